@@ -1,0 +1,491 @@
+//! The checked configuration: what the rest of the host sees. No code behind this border validates again.
+//!
+//! Comes in: YAML files, environment variables, `.env`, command-line flags (`config/load.rs`). Goes out: [`Config`],
+//! or every fault at once with its file, line and path (`config/fault.rs`).
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arrow_schema::Schema;
+
+pub use secret::Secret;
+
+mod secret;
+
+/// Everything one process runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The pipelines; at least one, names are unique.
+    pub pipelines: Vec<PipelineConfig>,
+    /// Logs, metrics and traces of the process.
+    pub telemetry: TelemetryConfig,
+}
+
+/// One pipeline: a source, what happens to its records, and a sink.
+#[derive(Clone, Debug)]
+pub struct PipelineConfig {
+    /// Names the ledger, the consumer and the metric labels.
+    pub name: Arc<str>,
+    /// Whose budgets it draws on.
+    pub tenant: Arc<str>,
+    /// Where records come from.
+    pub source: SourceConfig,
+    /// How bytes become rows.
+    pub decode: DecodeConfig,
+    /// In the order in which they run.
+    pub plugins: Vec<Arc<PluginConfig>>,
+    /// Where rows go.
+    pub sink: SinkConfig,
+    /// When files are finished, and what may be in flight.
+    pub run: RunConfig,
+    /// Where refused records go.
+    pub dead_letter: DeadLetterConfig,
+}
+
+/// Where records come from, with what all sources share.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// The source itself.
+    pub kind: SourceKind,
+    /// Most records in one batch.
+    pub batch_rows_max: usize,
+    /// A batch that is not full goes on after this.
+    pub batch_timeout: Duration,
+}
+
+/// The closed set of sources.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// Topics of a Kafka cluster, read as a consumer group.
+    Kafka(KafkaConfig),
+    /// Files of newline-delimited records, or standard input.
+    File(FileConfig),
+}
+
+impl SourceKind {
+    /// The name used in `source.type` and as a metric label.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Kafka(_) => "kafka",
+            Self::File(_) => "file",
+        }
+    }
+}
+
+/// How to read Kafka.
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// `host:port`, at least one.
+    pub bootstrap_servers: Vec<String>,
+    /// Topic names; one that begins with `^` is a regular expression. At least one.
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group_id: String,
+    /// librdkafka properties that the user set, checked against those that delivery depends on. Values may be secret.
+    pub extra_config: Vec<(String, Secret)>,
+}
+
+/// Which files to read.
+#[derive(Clone, Debug)]
+pub struct FileConfig {
+    /// Paths and glob patterns, relative ones resolved against the configuration file's folder; `-` is standard input.
+    pub paths: Vec<String>,
+}
+
+/// How the bytes of a record become a typed row.
+#[derive(Clone, Debug)]
+pub struct DecodeConfig {
+    /// How values are encoded.
+    pub format: ValueFormat,
+    /// `None`: inferred from the first records.
+    pub declared_schema: Option<Arc<Schema>>,
+    /// What to do with a JSON field that the schema lacks.
+    pub on_new_field: OnNewField,
+    /// What to do with a value of another type than the schema's, in inferred mode.
+    pub on_type_change: OnTypeChange,
+    /// Facts about the record that become columns, named with a leading `_`.
+    pub metadata_columns: Vec<MetadataColumn>,
+}
+
+/// How values are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueFormat {
+    /// One JSON object a record.
+    Json,
+    /// The envelope goes on as it is, for a decoder plugin.
+    Raw,
+}
+
+/// What to do with a JSON field that the schema lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNewField {
+    /// It becomes a column; the default where the schema is inferred.
+    Add,
+    /// It is left out; the default where the schema is declared.
+    Ignore,
+    /// The record is refused.
+    Reject,
+}
+
+/// What to do in inferred mode with a value of another type than the column's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTypeChange {
+    /// int to float where nothing is lost; other records are refused.
+    Widen,
+    /// As `Widen`, and other mixtures of scalars become strings.
+    String,
+    /// The record is refused.
+    Reject,
+}
+
+/// A fact about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataColumn {
+    /// `_topic`, utf8.
+    Topic,
+    /// `_partition`, int32.
+    Partition,
+    /// `_offset`, int64.
+    Offset,
+    /// `_timestamp`, timestamp(ms, UTC).
+    Timestamp,
+    /// `_key`, binary.
+    Key,
+}
+
+/// One plugin in a pipeline.
+#[derive(Clone, Debug)]
+pub struct PluginConfig {
+    /// Its name in this pipeline: metric label, log field, dead letters.
+    pub name: Arc<str>,
+    /// The component.
+    pub path: PathBuf,
+    /// What the file's SHA-256 must be.
+    pub sha256: Option<[u8; 32]>,
+    /// JSON text for the plugin's `open`.
+    pub config_json: String,
+    /// What it may use.
+    pub limits: PluginLimits,
+    /// What happens to rows that it refuses.
+    pub on_reject: OnReject,
+    /// What happens when it traps or runs out of time.
+    pub on_trap: OnTrap,
+}
+
+/// What a plugin instance may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// All its memories together, and as much again for tables.
+    pub memory_bytes: usize,
+    /// One call, wall clock.
+    pub call_timeout: Duration,
+    /// Rows answered to one batch.
+    pub output_rows: usize,
+    /// Bytes answered to one batch, as sent and as unpacked.
+    pub output_bytes: usize,
+    /// Log text; what is above is dropped and counted.
+    pub log_bytes_per_second: usize,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            call_timeout: Duration::from_secs(2),
+            output_rows: 1_000_000,
+            output_bytes: 64 << 20,
+            log_bytes_per_second: 64 << 10,
+        }
+    }
+}
+
+/// What happens to rows that a plugin refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReject {
+    /// They become dead letters.
+    DeadLetter,
+    /// They are counted and dropped.
+    Drop,
+    /// The pipeline stops.
+    Fail,
+}
+
+/// What happens when a plugin traps or runs out of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnTrap {
+    /// Tries in a fresh instance before `then`.
+    pub retries: u32,
+    /// What happens to the batch after the last try.
+    pub then: OnReject,
+    /// Pause before the first new instance.
+    pub backoff_from: Duration,
+    /// Longest pause; it doubles from trap to trap and starts again after a good batch.
+    pub backoff_to: Duration,
+}
+
+impl Default for OnTrap {
+    fn default() -> Self {
+        Self {
+            retries: 1,
+            then: OnReject::DeadLetter,
+            backoff_from: Duration::from_millis(100),
+            backoff_to: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where rows go, with what all sinks share.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// The store.
+    pub kind: SinkKind,
+    /// Directories by value, outermost first.
+    pub partition_by: Vec<PartitionColumn>,
+    /// Whether the partition columns are also stored in the files.
+    pub keep_partition_columns: bool,
+    /// How Parquet is written.
+    pub parquet: ParquetConfig,
+    /// How long a request that fails for a reason that may pass is tried again before the pipeline stops.
+    pub retry_timeout: Duration,
+}
+
+/// The closed set of stores.
+#[derive(Clone, Debug)]
+pub enum SinkKind {
+    /// An S3 bucket, or a server that speaks S3.
+    S3(S3Config),
+    /// A folder on this machine.
+    Local(LocalConfig),
+}
+
+impl SinkKind {
+    /// The name used in `sink.type` and as a metric label.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::S3(_) => "s3",
+            Self::Local(_) => "local",
+        }
+    }
+}
+
+/// An S3 bucket.
+#[derive(Clone, Debug)]
+pub struct S3Config {
+    /// It must exist.
+    pub bucket: String,
+    /// Root of everything written, without slashes at its ends; may be empty.
+    pub prefix: String,
+    /// AWS region.
+    pub region: String,
+    /// Another server than AWS, for instance `http://127.0.0.1:9000`.
+    pub endpoint_url: Option<String>,
+    /// Key id; without one the usual AWS chain (environment, web identity, instance) is used.
+    pub access_key_id: Option<String>,
+    /// Belongs to the key id.
+    pub secret_access_key: Option<Secret>,
+}
+
+/// A folder on this machine.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// Root of everything written; made when missing.
+    pub base_path: PathBuf,
+}
+
+/// One level of directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionColumn {
+    /// The column looked at.
+    pub column: String,
+    /// What is made of its value.
+    pub transform: PartitionTransform,
+}
+
+impl PartitionColumn {
+    /// The name left of `=` in the directory: the column, or `column_year` and so on.
+    #[must_use]
+    pub fn directory_name(&self) -> String {
+        match self.transform {
+            PartitionTransform::Identity => self.column.clone(),
+            PartitionTransform::Year => format!("{}_year", self.column),
+            PartitionTransform::Month => format!("{}_month", self.column),
+            PartitionTransform::Day => format!("{}_day", self.column),
+            PartitionTransform::Hour => format!("{}_hour", self.column),
+        }
+    }
+}
+
+/// What is made of a value before it becomes a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionTransform {
+    /// The value itself.
+    Identity,
+    /// `2026` of a time, in UTC.
+    Year,
+    /// `2026-11`.
+    Month,
+    /// `2026-11-23`.
+    Day,
+    /// `2026-11-23-14`.
+    Hour,
+}
+
+/// How Parquet is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParquetConfig {
+    /// Codec of every column.
+    pub compression: Compression,
+    /// A row group ends at so many rows.
+    pub row_group_rows: usize,
+    /// A row group ends at about so many encoded bytes.
+    pub row_group_bytes: usize,
+    /// A page ends at about so many bytes.
+    pub data_page_bytes: usize,
+    /// Whether columns start with a dictionary.
+    pub dictionary: bool,
+    /// How much statistics are written.
+    pub statistics: Statistics,
+    /// Columns with a bloom filter.
+    pub bloom_filter: Vec<String>,
+    /// Per column, by dotted path.
+    pub columns: Vec<(String, ColumnConfig)>,
+}
+
+/// What differs for one column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnConfig {
+    /// Overrides the file's setting.
+    pub dictionary: Option<bool>,
+    /// Encoding of values that are not in the dictionary.
+    pub encoding: Option<Encoding>,
+    /// Overrides the file's codec.
+    pub compression: Option<Compression>,
+}
+
+/// A Parquet encoding that a user may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Values one after another.
+    Plain,
+    /// Lengths first, then bytes; strings and binary.
+    DeltaLengthByteArray,
+    /// Shared prefixes; strings and binary.
+    DeltaByteArray,
+    /// Differences; integers.
+    DeltaBinaryPacked,
+    /// Bytes of floats apart.
+    ByteStreamSplit,
+}
+
+/// A codec with its level, where it has levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// No compression.
+    None,
+    /// Fast, no levels.
+    Snappy,
+    /// 0 to 10.
+    Gzip(u32),
+    /// 0 to 11.
+    Brotli(u32),
+    /// 1 to 22.
+    Zstd(i32),
+    /// The raw LZ4 block format.
+    Lz4,
+}
+
+/// How much statistics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// None.
+    None,
+    /// Per row group.
+    Chunk,
+    /// Per page as well.
+    Page,
+}
+
+/// When files are finished, and what may be in flight.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// What is promised about each record.
+    pub delivery: Delivery,
+    /// A generation of files is committed at least this often while there is data.
+    pub commit_interval: Duration,
+    /// The same counted in batches (`flush_interval_batches` of the original).
+    pub commit_interval_batches: Option<u64>,
+    /// A file is finished at about so many encoded bytes.
+    pub target_file_size_bytes: usize,
+    /// Most files open at once in one lane; at the limit the largest is finished.
+    pub open_files_max: usize,
+    /// Raw, decoded and encoded bytes in flight; at the limit the source waits.
+    pub memory_bytes: usize,
+    /// Number of lanes; `None` is one per core.
+    pub lanes: Option<usize>,
+    /// What happens besides the dead letter when a record is refused.
+    pub error_handling: ErrorHandling,
+    /// Stop after so many batches (`--max-batches`).
+    pub batches_max: Option<u64>,
+    /// Read to what was there at start, commit, and end (`--until-end`).
+    pub until_end: bool,
+    /// At shutdown, how long the open files may take to be finished and committed.
+    pub shutdown_timeout: Duration,
+}
+
+/// What is promised about each record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// In a visible file or a dead letter at least once.
+    AtLeastOnce,
+}
+
+/// What happens besides the dead letter when a record is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorHandling {
+    /// Logged, at a bounded rate.
+    Log,
+    /// The pipeline stops before that record's position is committed.
+    Raise,
+    /// Nothing.
+    Ignore,
+}
+
+/// Where refused records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetterConfig {
+    /// JSON lines in the sink's store, under `_fs_data_sink/<pipeline>/dead_letters/`.
+    Store,
+    /// Nowhere: they are counted and dropped.
+    None,
+}
+
+/// Logs, metrics and traces of the process.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// A level, or `tracing` directives such as `INFO,fs_data_sink::source=DEBUG`.
+    pub log_level: String,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+    /// Whether anything is pushed by OTLP.
+    pub enabled: bool,
+    /// `service.name`.
+    pub service_name: String,
+    /// Where to push, for instance `http://localhost:4317` (gRPC).
+    pub otlp_endpoint: Option<String>,
+    /// Whether spans are pushed.
+    pub trace_enabled: bool,
+    /// Whether metrics are pushed.
+    pub metrics_enabled: bool,
+    /// Address of `/metrics`, `/healthz` and `/readyz`; `None` where switched off.
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}

@@ -1,0 +1,229 @@
+//! Every metric, in one table. OpenTelemetry names; Prometheus sees them with `_` for `.`.
+//!
+//! Comes in: calls from the rooms. Goes out: the global OpenTelemetry meter, which `telemetry::start` connects to
+//! OTLP and to `/metrics`. Before that, and in tests, the calls cost nothing and go nowhere.
+
+use std::sync::Arc;
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter},
+};
+
+/// The metrics of one pipeline. Cheap to clone; every point carries `pipeline`, `tenant`, `source` and `sink`.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+/// The instruments, with the attributes that all points share.
+#[derive(Debug)]
+struct Instruments {
+    /// `pipeline`, `tenant`, `source`, `sink`.
+    labels: Vec<KeyValue>,
+    /// Batches that went through (the original's name).
+    batches_processed: Counter<u64>,
+    /// Records that went through (the original's name).
+    records_processed: Counter<u64>,
+    /// Failures of any kind (the original's name), by `stage`.
+    errors: Counter<u64>,
+    /// Bytes read from the source.
+    source_bytes: Counter<u64>,
+    /// Records refused, by `stage`, `plugin`, `code`.
+    rejected_records: Counter<u64>,
+    /// Records that plugins left out, by `plugin`.
+    filtered_records: Counter<u64>,
+    /// Rows that were dropped since `dead_letter` is `none` or `on_reject` is `drop`.
+    dropped_records: Counter<u64>,
+    /// Files made visible.
+    files_published: Counter<u64>,
+    /// Their bytes.
+    file_bytes: Histogram<u64>,
+    /// From closing a generation to the committed source position.
+    commit_seconds: Histogram<f64>,
+    /// Tries again after a failure that may pass, by `operation`.
+    retries: Counter<u64>,
+    /// Time spent in a plugin's calls, by `plugin` and `outcome`.
+    plugin_seconds: Histogram<f64>,
+    /// Traps and timeouts, by `plugin` and `reason`.
+    plugin_traps: Counter<u64>,
+    /// Log bytes of a plugin that were above its limit, by `plugin`.
+    plugin_log_bytes_dropped: Counter<u64>,
+    /// Metric names of a plugin that were above the limit, by `plugin`.
+    plugin_metrics_dropped: Counter<u64>,
+    /// Counters that plugins keep, by `plugin` and `name`.
+    plugin_count: Counter<u64>,
+    /// Gauges that plugins keep, by `plugin` and `name`.
+    plugin_gauge: Gauge<f64>,
+    /// How long the source waited, by `reason`.
+    wait_seconds: Counter<f64>,
+    /// Bytes in flight against the memory budget.
+    memory_bytes: Gauge<u64>,
+    /// Files open now.
+    open_files: UpDownCounter<i64>,
+    /// Records behind the end of a source partition, by `topic` and `partition`.
+    consumer_lag: Gauge<u64>,
+}
+
+impl Metrics {
+    /// The metrics of a pipeline, on the global meter.
+    #[must_use]
+    pub fn new(pipeline: &str, tenant: &str, source: &'static str, sink: &'static str) -> Self {
+        let labels = vec![
+            KeyValue::new("pipeline", pipeline.to_owned()),
+            KeyValue::new("tenant", tenant.to_owned()),
+            KeyValue::new("source", source),
+            KeyValue::new("sink", sink),
+        ];
+        Self(Arc::new(Instruments::new(&global::meter("fs_data_sink"), labels)))
+    }
+
+    /// Metrics that go nowhere in particular; for tests.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self::new("test", "test", "test", "test")
+    }
+
+    /// The shared attributes and some more.
+    fn with(&self, more: impl IntoIterator<Item = KeyValue>) -> Vec<KeyValue> {
+        self.0.labels.iter().cloned().chain(more).collect()
+    }
+
+    /// A batch of so many records and bytes came from the source.
+    pub fn batch_read(&self, records: u64, bytes: u64) {
+        self.0.batches_processed.add(1, &self.0.labels);
+        self.0.records_processed.add(records, &self.0.labels);
+        self.0.source_bytes.add(bytes, &self.0.labels);
+    }
+
+    /// Something failed in a stage.
+    pub fn error(&self, stage: &'static str) {
+        self.0.errors.add(1, &self.with([KeyValue::new("stage", stage)]));
+    }
+
+    /// Records were refused.
+    pub fn rejected(&self, stage: &'static str, plugin: &str, code: &str, records: u64) {
+        let labels = self.with([
+            KeyValue::new("stage", stage),
+            KeyValue::new("plugin", plugin.to_owned()),
+            KeyValue::new("code", code.to_owned()),
+        ]);
+        self.0.rejected_records.add(records, &labels);
+    }
+
+    /// A plugin left records out.
+    pub fn filtered(&self, plugin: &str, records: u64) {
+        self.0.filtered_records.add(records, &self.with([KeyValue::new("plugin", plugin.to_owned())]));
+    }
+
+    /// Refused records were dropped, as configured.
+    pub fn dropped(&self, records: u64) {
+        self.0.dropped_records.add(records, &self.0.labels);
+    }
+
+    /// A file became visible.
+    pub fn file_published(&self, bytes: u64) {
+        self.0.files_published.add(1, &self.0.labels);
+        self.0.file_bytes.record(bytes, &self.0.labels);
+    }
+
+    /// A generation was committed.
+    pub fn committed(&self, seconds: f64) {
+        self.0.commit_seconds.record(seconds, &self.0.labels);
+    }
+
+    /// An operation is tried again.
+    pub fn retried(&self, operation: &'static str) {
+        self.0.retries.add(1, &self.with([KeyValue::new("operation", operation)]));
+    }
+
+    /// A plugin call ended.
+    pub fn plugin_called(&self, plugin: &str, outcome: &'static str, seconds: f64) {
+        let labels = self.with([KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("outcome", outcome)]);
+        self.0.plugin_seconds.record(seconds, &labels);
+    }
+
+    /// A plugin trapped or ran out of time.
+    pub fn plugin_trapped(&self, plugin: &str, reason: &'static str) {
+        let labels = self.with([KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("reason", reason)]);
+        self.0.plugin_traps.add(1, &labels);
+    }
+
+    /// A plugin logged more than it may.
+    pub fn plugin_log_dropped(&self, plugin: &str, bytes: u64) {
+        self.0.plugin_log_bytes_dropped.add(bytes, &self.with([KeyValue::new("plugin", plugin.to_owned())]));
+    }
+
+    /// A plugin used more metric names than it may.
+    pub fn plugin_metric_dropped(&self, plugin: &str) {
+        self.0.plugin_metrics_dropped.add(1, &self.with([KeyValue::new("plugin", plugin.to_owned())]));
+    }
+
+    /// A counter of a plugin.
+    pub fn plugin_count(&self, plugin: &str, name: &str, amount: u64) {
+        let labels = [KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("name", name.to_owned())];
+        self.0.plugin_count.add(amount, &self.with(labels));
+    }
+
+    /// A gauge of a plugin.
+    pub fn plugin_gauge(&self, plugin: &str, name: &str, value: f64) {
+        let labels = [KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("name", name.to_owned())];
+        self.0.plugin_gauge.record(value, &self.with(labels));
+    }
+
+    /// The source waited.
+    pub fn waited(&self, reason: &'static str, seconds: f64) {
+        self.0.wait_seconds.add(seconds, &self.with([KeyValue::new("reason", reason)]));
+    }
+
+    /// Bytes in flight now.
+    pub fn memory_in_flight(&self, bytes: u64) {
+        self.0.memory_bytes.record(bytes, &self.0.labels);
+    }
+
+    /// Files were opened (positive) or closed (negative).
+    pub fn open_files_changed(&self, by: i64) {
+        self.0.open_files.add(by, &self.0.labels);
+    }
+
+    /// Records behind the end of a partition.
+    pub fn consumer_lag(&self, topic: &str, partition: i32, records: u64) {
+        let labels = [KeyValue::new("topic", topic.to_owned()), KeyValue::new("partition", i64::from(partition))];
+        self.0.consumer_lag.record(records, &self.with(labels));
+    }
+}
+
+impl Instruments {
+    /// All instruments of a meter.
+    fn new(meter: &Meter, labels: Vec<KeyValue>) -> Self {
+        let counter = |name: &'static str| meter.u64_counter(name).build();
+        Self {
+            labels,
+            batches_processed: counter("fs_data_sink.batches_processed"),
+            records_processed: counter("fs_data_sink.records_processed"),
+            errors: counter("fs_data_sink.errors"),
+            source_bytes: counter("fs_data_sink.source_bytes"),
+            rejected_records: counter("fs_data_sink.rejected_records"),
+            filtered_records: counter("fs_data_sink.filtered_records"),
+            dropped_records: counter("fs_data_sink.dropped_records"),
+            files_published: counter("fs_data_sink.files_published"),
+            file_bytes: meter
+                .u64_histogram("fs_data_sink.file_bytes")
+                .with_boundaries(vec![1e4, 1e5, 1e6, 1e7, 5e7, 1e8, 2e8, 5e8, 1e9])
+                .build(),
+            commit_seconds: meter.f64_histogram("fs_data_sink.commit_seconds").build(),
+            retries: counter("fs_data_sink.retries"),
+            plugin_seconds: meter
+                .f64_histogram("fs_data_sink.plugin_seconds")
+                .with_boundaries(vec![1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
+                .build(),
+            plugin_traps: counter("fs_data_sink.plugin_traps"),
+            plugin_log_bytes_dropped: counter("fs_data_sink.plugin_log_bytes_dropped"),
+            plugin_metrics_dropped: counter("fs_data_sink.plugin_metrics_dropped"),
+            plugin_count: counter("fs_data_sink.plugin_count"),
+            plugin_gauge: meter.f64_gauge("fs_data_sink.plugin_gauge").build(),
+            wait_seconds: meter.f64_counter("fs_data_sink.wait_seconds").build(),
+            memory_bytes: meter.u64_gauge("fs_data_sink.memory_bytes").build(),
+            open_files: meter.i64_up_down_counter("fs_data_sink.open_files").build(),
+            consumer_lag: meter.u64_gauge("fs_data_sink.consumer_lag").build(),
+        }
+    }
+}
