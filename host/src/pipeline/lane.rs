@@ -168,7 +168,7 @@ impl Lane {
     }
 
     /// Writes rows, and keeps what was refused.
-    async fn take_output(&mut self, dataset: &str, output: FlowOutput) -> Result<(), PipelineError> {
+    async fn take_output(&mut self, dataset: &Arc<str>, output: FlowOutput) -> Result<(), PipelineError> {
         let FlowOutput { rows, rejections, dead_letters } = output;
         for part in rows {
             self.shared.totals.wrote(part.rows.num_rows() as u64);
@@ -228,7 +228,7 @@ impl Lane {
     /// The same without a flush.
     async fn close_generation(&mut self) -> Result<(), PipelineError> {
         if !self.generation.is_empty() {
-            let closed = self.generation.close().await?;
+            let closed = self.generation.close()?;
             self.commits.push(closed).await?;
         }
         Ok(())
@@ -237,7 +237,7 @@ impl Lane {
     /// Closes the generation and waits until it and all before it are committed.
     async fn end_generation_and_wait(&mut self) -> Result<(), PipelineError> {
         self.flush(FlushReason::Checkpoint).await?;
-        let closed = self.generation.close().await?;
+        let closed = self.generation.close()?;
         let committed = self.commits.push(closed).await?;
         self.commits.wait(committed).await
     }
