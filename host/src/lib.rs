@@ -26,4 +26,4 @@ pub mod source;
 
 // Who introduces them, and who starts it all.
 pub mod cli;
-pub mod pipeline;
+//pub mod pipeline;

@@ -130,8 +130,11 @@ impl Committer {
         dead_letters: usize,
         started: Instant,
     ) {
-        let offsets: Vec<_> =
-            delta.iter().take(8).map(|(partition, range)| format!("{partition} {}..{}", range.from, range.to)).collect();
+        let offsets: Vec<_> = delta
+            .iter()
+            .take(8)
+            .map(|(partition, range)| format!("{partition} {}..{}", range.from, range.to))
+            .collect();
         tracing::info!(
             pipeline = %self.context.pipeline, lane = self.context.lane, generation = sequence,
             files = staged.len(), rows = staged.iter().map(|(_, rows)| rows).sum::<u64>(),
