@@ -98,7 +98,7 @@ impl Stage {
             match stage.start().await {
                 Ok(started) => break started,
                 Err(CallError::Answered(GuestError::Retryable((_, after)))) if tries < RETRYABLE_TRIES_MAX => {
-                    stage.wait_as_asked(after, tries).await;
+                    wait_as_asked(&stage.context, after, tries).await;
                     tries += 1;
                 }
                 Err(error) => return Err(stage.open_failed(error)),
@@ -135,7 +135,7 @@ impl Stage {
             attempt += 1;
             match error {
                 CallError::Answered(GuestError::Retryable((_, after))) if waits < RETRYABLE_TRIES_MAX => {
-                    self.wait_as_asked(after, waits).await;
+                    wait_as_asked(&self.context, after, waits).await;
                     waits += 1;
                 }
                 CallError::Answered(error) => {
@@ -179,7 +179,7 @@ impl Stage {
                     return Ok(batches);
                 }
                 Err(CallError::Answered(GuestError::Retryable((_, after)))) if tries < RETRYABLE_TRIES_MAX => {
-                    self.wait_as_asked(after, tries).await;
+                    wait_as_asked(&self.context, after, tries).await;
                     tries += 1;
                 }
                 Err(CallError::Answered(error)) => {
@@ -320,15 +320,6 @@ impl Stage {
         )))
     }
 
-    /// Waits before the same batch is given again.
-    async fn wait_as_asked(&self, after_ms: Option<u32>, tries: u32) {
-        let asked = after_ms.map(|ms| Duration::from_millis(ms.into()));
-        let pause = asked.unwrap_or(RETRYABLE_PAUSE * 2_u32.pow(tries)).min(RETRYABLE_PAUSE_MAX);
-        self.context.metrics.retried("plugin-asked");
-        self.context.metrics.waited("plugin-retryable", pause.as_secs_f64());
-        tokio::time::sleep(pause).await;
-    }
-
     /// Counts a call.
     fn count_call<T>(&self, answer: &Result<T, CallError>, started: Instant) {
         let outcome = match answer {
@@ -435,6 +426,15 @@ impl Stage {
             }
         }
     }
+}
+
+/// Waits before the same batch is given again. Not a method: a shared borrow of a `Stage` cannot be held while waiting.
+async fn wait_as_asked(context: &ChainContext, after_ms: Option<u32>, tries: u32) {
+    let asked = after_ms.map(|ms| Duration::from_millis(ms.into()));
+    let pause = asked.unwrap_or(RETRYABLE_PAUSE * 2_u32.pow(tries)).min(RETRYABLE_PAUSE_MAX);
+    context.metrics.retried("plugin-asked");
+    context.metrics.waited("plugin-retryable", pause.as_secs_f64());
+    tokio::time::sleep(pause).await;
 }
 
 /// A schema as an IPC stream without rows.

@@ -137,6 +137,7 @@ fn far_read(address: usize) -> u8 {
 }
 
 /// Deeper and deeper.
+#[expect(unconditional_recursion, reason = "the crime")]
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     recurse(depth + 1) + frame.iter().sum::<u64>()

@@ -10,7 +10,6 @@ mod crimes;
 /// What wit-bindgen generates from `wit/`.
 mod bindings {
     #![expect(
-        missing_docs,
         unsafe_code,
         clippy::pedantic,
         clippy::missing_docs_in_private_items,
