@@ -34,7 +34,7 @@ const RETRYABLE_TRIES_MAX: u32 = 5;
 /// Pause before such a try where the plugin names none; it doubles.
 const RETRYABLE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest such pause, whatever the plugin asks for.
-const RETRYABLE_PAUSE_MAX: Duration = Duration::from_secs(60);
+const RETRYABLE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// A plugin in a lane.
 pub(super) struct Stage {
@@ -129,7 +129,7 @@ impl Stage {
         let (mut attempt, mut traps, mut waits) = (1, 0, 0);
         loop {
             let error = match self.attempt(&batch, sequence, attempt).await {
-                Ok(applied) => return self.accept(batch, applied),
+                Ok(applied) => return self.accept(&batch, applied),
                 Err(error) => error,
             };
             attempt += 1;
@@ -144,14 +144,14 @@ impl Stage {
                         _ => "plugin-failed",
                     };
                     let then = self.plugin.config().on_reject;
-                    return self.give_up(batch, code, guest_error_words(&error), then);
+                    return self.give_up(&batch, code, &guest_error_words(&error), then);
                 }
                 CallError::Broken(failure) => {
                     self.check_nothing_lost(&failure)?;
                     if traps == self.plugin.config().on_trap.retries {
                         let then = self.plugin.config().on_trap.then;
                         let message = format!("plugin {} {}", self.shape.plugin, failure.message);
-                        return self.give_up(batch, failure.kind.code(), message, then);
+                        return self.give_up(&batch, failure.kind.code(), &message, then);
                     }
                     traps += 1;
                     self.context.metrics.retried("plugin-batch");
@@ -183,8 +183,11 @@ impl Stage {
                     tries += 1;
                 }
                 Err(CallError::Answered(error)) => {
-                    let words = guest_error_words(&error);
-                    return Err(PipelineError::stop(format!("plugin {} cannot flush: {words}", self.shape.plugin)));
+                    let words = format!("plugin {} cannot flush: {}", self.shape.plugin, guest_error_words(&error));
+                    return Err(match error {
+                        GuestError::Retryable(_) => PipelineError::retry(words),
+                        _ => PipelineError::stop(words),
+                    });
                 }
                 Err(CallError::Broken(failure)) => {
                     self.broken(&failure);
@@ -211,7 +214,6 @@ impl Stage {
             None => self.restart().await?,
         };
         let info = BatchInfo { sequence, attempt, attributes: Vec::new() };
-        self.holds_rows |= self.buffers_rows;
         let started = Instant::now();
         let answer = instance.process(BatchResource::new(batch.rows.clone()), &info).await;
         let answer = answer.and_then(|output| Ok(apply(output, batch, &self.shape)?));
@@ -219,6 +221,7 @@ impl Stage {
         match answer {
             Ok(applied) => {
                 self.instance = Some(instance);
+                self.holds_rows |= self.buffers_rows;
                 self.backoff.reset();
                 Ok(applied)
             }
@@ -331,13 +334,13 @@ impl Stage {
     }
 
     /// Hands on what became of a batch.
-    fn accept(&self, batch: DecodedBatch, applied: Applied) -> Result<StageOutput, PipelineError> {
+    fn accept(&self, batch: &DecodedBatch, applied: Applied) -> Result<StageOutput, PipelineError> {
         if applied.filtered > 0 {
             self.context.metrics.filtered(&self.shape.plugin, applied.filtered as u64);
         }
         let mut output = StageOutput { batches: applied.batches, rejected: Vec::new() };
         for rejection in applied.rejected {
-            self.refuse(&batch, rejection, self.plugin.config().on_reject, &mut output)?;
+            self.refuse(batch, rejection, self.plugin.config().on_reject, &mut output)?;
         }
         Ok(output)
     }
@@ -345,9 +348,9 @@ impl Stage {
     /// Refuses a whole batch.
     fn give_up(
         &self,
-        batch: DecodedBatch,
+        batch: &DecodedBatch,
         code: &str,
-        message: String,
+        message: &str,
         then: OnReject,
     ) -> Result<StageOutput, PipelineError> {
         let rows = u32::try_from(batch.rows.num_rows()).unwrap_or(u32::MAX);
@@ -364,10 +367,10 @@ impl Stage {
             stage: Place::Plugin,
             plugin: Some(Arc::clone(&self.shape.plugin)),
             code: code.to_owned(),
-            message: clean(&message),
+            message: clean(message),
         };
         let mut output = StageOutput::default();
-        self.refuse(&batch, rejection, then, &mut output)?;
+        self.refuse(batch, rejection, then, &mut output)?;
         Ok(output)
     }
 
