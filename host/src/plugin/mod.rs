@@ -27,6 +27,7 @@ use crate::{
 use policy::Stage;
 
 mod apply;
+mod backoff;
 mod batches;
 mod bindings;
 mod cache;
