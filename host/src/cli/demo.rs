@@ -149,7 +149,8 @@ fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config,
     let _ = write!(
         text,
         "name: demo
-source: {{type: kafka, bootstrap_servers: ['{servers}'], topics: [{TOPIC}], group_id: demo}}
+source: {{type: kafka, bootstrap_servers: ['{servers}'], topics: [{TOPIC}], group_id: demo,
+  extra_config: {{session.timeout.ms: 6000}}}}
 plugins:
   - {{name: keep-values, path: '{plugins}/keep_values.wasm', config: {{column: country, values: [DE, FR, NL, ES, SE]}}}}
   - {{name: parse-user-agent, path: '{plugins}/parse_user_agent.wasm', config: {{column: user_agent}}}}
