@@ -1,0 +1,3 @@
+//! Placeholder.
+#[path = "e2e/services.rs"]
+mod services;
