@@ -4,6 +4,7 @@
 //! real binary as a child. [`records`] makes records and says independently of the program which rows they must become.
 //! [`lake`] reads what was written with DuckDB and pyarrow, and the dead letters. `tests/e2e.rs` has the scenarios.
 
+pub mod http;
 pub mod lake;
 pub mod program;
 pub mod records;

@@ -85,6 +85,11 @@ impl Workspace {
         self.folder.path()
     }
 
+    /// Leaves it on disk, for whoever looks into a failure.
+    pub fn keep(&mut self) {
+        self.folder.keep();
+    }
+
     /// Sets a variable of the program.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.push((name.to_owned(), value.to_owned()));

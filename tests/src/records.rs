@@ -191,8 +191,7 @@ impl Records {
         if let Some((_, code)) = self.malformed(number) {
             return Fate::Rejected(code);
         }
-        let kept = self.cells(number).get("kind").and_then(|kind| kind.expected.as_str().map(str::to_owned));
-        if kept.is_some_and(|kind| KINDS_KEPT.contains(&kind.as_str())) { Fate::Kept } else { Fate::Filtered }
+        if is_kept(&self.cells(number)) { Fate::Kept } else { Fate::Filtered }
     }
 
     /// Record `number`, for Kafka.
@@ -233,11 +232,15 @@ impl Records {
     /// The row that record `number` must become, if it becomes one.
     #[must_use]
     pub fn expected_row(&self, number: u64) -> Option<String> {
-        if self.fate(number) != Fate::Kept {
+        if is_malformed(number) {
+            return None;
+        }
+        let cells = self.cells(number);
+        if !is_kept(&cells) {
             return None;
         }
         let mut row: BTreeMap<String, Value> =
-            self.cells(number).into_iter().map(|(name, cell)| (name.to_owned(), cell.expected)).collect();
+            cells.into_iter().map(|(name, cell)| (name.to_owned(), cell.expected)).collect();
         let agent = row.get("user_agent").and_then(Value::as_str);
         let agent = agent.and_then(|text| USER_AGENTS.iter().find(|agent| agent.text == text));
         row.insert("browser".to_owned(), json!(agent.and_then(|agent| agent.browser)));
@@ -297,7 +300,7 @@ impl Records {
 
     /// The malformed value of record `number` with the code that it must be refused for, if it is one of them.
     fn malformed(&self, number: u64) -> Option<(Option<Vec<u8>>, &'static str)> {
-        if number % MALFORMED_EVERY != MALFORMED_EVERY / 2 {
+        if !is_malformed(number) {
             return None;
         }
         let good = self.object(number, &self.cells(number));
@@ -324,6 +327,17 @@ impl Records {
             _ => (text(&good.replacen('{', r#"{"id":1,"#, 1)), "duplicate-key"),
         })
     }
+}
+
+/// Whether a record is one of the malformed.
+fn is_malformed(number: u64) -> bool {
+    number % MALFORMED_EVERY == MALFORMED_EVERY / 2
+}
+
+/// Whether the filter keeps it.
+fn is_kept(cells: &BTreeMap<&'static str, Cell>) -> bool {
+    let kind = cells.get("kind").and_then(|kind| kind.expected.as_str());
+    kind.is_some_and(|kind| KINDS_KEPT.contains(&kind))
 }
 
 /// A value, or once in so many times null.

@@ -66,6 +66,15 @@ struct Server {
     process: Mutex<Option<Process>>,
 }
 
+/// Sends records; see [`Kafka::producer`].
+pub struct Producer(ThreadedProducer<DefaultProducerContext>);
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Producer")
+    }
+}
+
 /// A record to be produced.
 #[derive(Clone, Debug, Default)]
 pub struct NewRecord {
@@ -202,7 +211,19 @@ impl Kafka {
 
     /// Produces records in their order and waits until all are acknowledged.
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = NewRecord>) -> anyhow::Result<u64> {
-        let producer: ThreadedProducer<DefaultProducerContext> = self
+        let producer = self.producer()?;
+        let mut sent = 0;
+        for record in records {
+            producer.send(topic, &record)?;
+            sent += 1;
+        }
+        producer.flush()?;
+        Ok(sent)
+    }
+
+    /// A producer that keeps the order and doubles nothing, also while the broker is away.
+    pub fn producer(&self) -> anyhow::Result<Producer> {
+        let producer = self
             .client()
             .set("enable.idempotence", "true")
             .set("linger.ms", "20")
@@ -210,13 +231,7 @@ impl Kafka {
             .set("compression.type", "zstd")
             .set("queue.buffering.max.messages", "100000")
             .create()?;
-        let mut sent = 0;
-        for record in records {
-            send(&producer, topic, &record)?;
-            sent += 1;
-        }
-        producer.flush(Duration::from_secs(120)).context("Kafka did not acknowledge all records")?;
-        Ok(sent)
+        Ok(Producer(producer))
     }
 
     /// Where each partition of a topic ends.
@@ -239,7 +254,13 @@ impl Kafka {
         for partition in self.end_offsets(topic)?.into_keys() {
             asked.add_partition(topic, partition);
         }
-        let answered = client.committed_offsets(asked, REQUEST_LIMIT)?;
+        let answered = wait::until("the group's coordinator", REQUEST_LIMIT, || {
+            Ok(match client.committed_offsets(asked.clone(), REQUEST_LIMIT) {
+                Ok(answered) => Look::Done(answered),
+                Err(error) if error.rdkafka_error_code().is_some_and(passes) => Look::NotYet(error.to_string()),
+                Err(error) => return Err(error.into()),
+            })
+        })?;
         let known = answered.elements().into_iter().filter_map(|element| match element.offset() {
             Offset::Offset(offset) => Some((element.partition(), offset)),
             _ => None,
@@ -279,25 +300,38 @@ impl Kafka {
     }
 }
 
-/// Gives a record to a producer, and waits while its queue is full.
-fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, record: &NewRecord) -> anyhow::Result<()> {
-    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    for (key, value) in &record.headers {
-        headers = headers.insert(Header { key, value: Some(value) });
-    }
-    let mut next = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).headers(headers);
-    next.key = record.key.as_deref();
-    next.payload = record.value.as_deref();
-    next.timestamp = record.timestamp_ms;
-    loop {
-        match producer.send(next) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                next = back;
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err((error, _)) => return Err(error).context("Kafka does not take a record"),
+/// What a broker answers about a group while it makes or loads the topic of offsets.
+fn passes(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
+}
+
+impl Producer {
+    /// Queues a record, and waits while the queue is full.
+    pub fn send(&self, topic: &str, record: &NewRecord) -> anyhow::Result<()> {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in &record.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
         }
+        let mut next = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).headers(headers);
+        next.key = record.key.as_deref();
+        next.payload = record.value.as_deref();
+        next.timestamp = record.timestamp_ms;
+        loop {
+            match self.0.send(next) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    next = back;
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err((error, _)) => return Err(error).context("Kafka does not take a record"),
+            }
+        }
+    }
+
+    /// Waits until all records are acknowledged.
+    pub fn flush(&self) -> anyhow::Result<()> {
+        self.0.flush(Duration::from_secs(120)).context("Kafka did not acknowledge all records")
     }
 }
 

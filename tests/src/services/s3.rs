@@ -65,6 +65,11 @@ impl S3 {
             key_id: variable("AWS_ACCESS_KEY_ID")?,
             secret: variable("AWS_SECRET_ACCESS_KEY")?,
         };
+        Self::at(access)
+    }
+
+    /// A server that runs already.
+    pub fn at(access: S3Access) -> anyhow::Result<Self> {
         let client = access.client()?;
         Ok(Self { access, client, server: None })
     }

@@ -1,3 +1,0 @@
-//! Placeholder.
-#[path = "e2e/services.rs"]
-mod services;
