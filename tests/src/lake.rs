@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A reader makes tens of thousands of rows a second; five minutes are far beyond the largest test.
-const READ_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+const READ_LIMIT: std::time::Duration = std::time::Duration::from_mins(5);
 
 /// How many rows of a difference are shown.
 const SAMPLES_MAX: usize = 3;
@@ -209,7 +209,8 @@ impl Lake<'_> {
         let folder = format!("_fs_data_sink/{pipeline}/dead_letters/");
         let mut letters = Vec::new();
         for name in self.list()?.iter().filter(|name| name.starts_with(&folder)) {
-            ensure!(name.ends_with(".jsonl"), "a dead-letter file with a strange name: {name}");
+            let extension = Path::new(name).extension();
+            ensure!(extension.is_some_and(|it| it == "jsonl"), "a dead-letter file with a strange name: {name}");
             let text = String::from_utf8(self.get(name)?).with_context(|| format!("{name} is not text"))?;
             for line in text.lines() {
                 letters.push(dead_letter(line).with_context(|| format!("{name}: {line}"))?);
@@ -222,7 +223,7 @@ impl Lake<'_> {
     pub fn observe(self, scratch: &Path) -> anyhow::Result<Observer> {
         let log = scratch.join("observer.log");
         let mut process = python("observer.py", &json!({"lake": self.to_json()}), &log)?;
-        process.wait_for_text("observing", std::time::Duration::from_secs(60))?;
+        process.wait_for_text("observing", std::time::Duration::from_mins(1))?;
         Ok(Observer { process })
     }
 }
@@ -239,7 +240,7 @@ impl Observer {
     pub fn finish(mut self) -> anyhow::Result<(u64, u64)> {
         self.process.ensure_running()?;
         self.process.signal(Signal::Terminate)?;
-        let ended = self.process.wait(std::time::Duration::from_secs(60))?;
+        let ended = self.process.wait(std::time::Duration::from_mins(1))?;
         let output = self.process.log();
         ensure!(ended == Ended::Code(0), "the observer failed\n{}", self.process.log_tail());
         let summary: Value = serde_json::from_str(output.lines().last().context("the observer said nothing")?)?;
@@ -369,5 +370,5 @@ fn dead_letter(line: &str) -> anyhow::Result<DeadLetter> {
     let reason = (text("stage").context("no stage")?, text("code").context("no code")?);
     ensure!(text("message").is_some_and(|message| !message.is_empty()), "no message");
     ensure!(text("time").is_some(), "no time");
-    Ok(DeadLetter { position, value, reason, line })
+    Ok(DeadLetter { line, position, value, reason })
 }

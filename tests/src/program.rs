@@ -30,12 +30,9 @@ pub fn repository() -> PathBuf {
 
 /// The binary: `FS_DATA_SINK_BIN`, else the one that cargo put beside this test.
 pub fn binary() -> anyhow::Result<PathBuf> {
-    let path = match std::env::var_os("FS_DATA_SINK_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let test = std::env::current_exe().context("where this test is")?;
-            test.ancestors().nth(2).context("the folder above this test")?.join("fs-data-sink")
-        }
+    let path = if let Some(path) = std::env::var_os("FS_DATA_SINK_BIN") { PathBuf::from(path) } else {
+        let test = std::env::current_exe().context("where this test is")?;
+        test.ancestors().nth(2).context("the folder above this test")?.join("fs-data-sink")
     };
     ensure!(path.is_file(), "{} is missing: cargo build -p fs-data-sink, or set FS_DATA_SINK_BIN", path.display());
     Ok(path)

@@ -1,4 +1,4 @@
-//! A real Apache Kafka broker (KRaft, one node), and what tests ask of it.
+//! A real Apache Kafka broker (`KRaft`, one node), and what tests ask of it.
 
 use std::{
     collections::BTreeMap,
@@ -331,7 +331,7 @@ impl Producer {
 
     /// Waits until all records are acknowledged.
     pub fn flush(&self) -> anyhow::Result<()> {
-        self.0.flush(Duration::from_secs(120)).context("Kafka did not acknowledge all records")
+        self.0.flush(Duration::from_mins(2)).context("Kafka did not acknowledge all records")
     }
 }
 

@@ -14,10 +14,10 @@ use super::{download, folder::TestFolder, free_port, process::Process, runtime};
 use crate::wait::{self, Look};
 
 /// A start on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// One request to a server that runs.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+const REQUEST_LIMIT: Duration = Duration::from_mins(1);
 
 /// A bucket of an S3 server: ours, or one that the environment names.
 #[derive(Debug)]

@@ -12,15 +12,25 @@ use crate::shared::{LONG, scenario};
 /// Records in the file, in three batches.
 const RECORDS: u64 = 300;
 
-/// Runs a crime over three batches; returns the output and the numbers of dead letters and of rows.
-fn commit(workspace: &Workspace, crime: &str, more: &str) -> anyhow::Result<(String, Vec<(String, String)>, u64)> {
+/// What came of a crime.
+struct Outcome {
+    /// What the program said.
+    output: String,
+    /// Stage and code of each dead letter.
+    reasons: Vec<(String, String)>,
+    /// Rows in the lake.
+    rows: u64,
+}
+
+/// Runs a crime over three batches.
+fn commit(workspace: &Workspace, crime: &str, more: &str) -> anyhow::Result<Outcome> {
     let text: String = (0..RECORDS).map(|number| json!({"id": number, "text": "x"}).to_string() + "\n").collect();
     workspace.write("in.ndjson", text)?;
     let lake = workspace.path().join(crime).join("lake");
     let source = "  type: file\n  paths: [in.ndjson]\n  batch_size: 100\n".to_owned();
     let mut configuration = Configuration::new("hostile", source, local_sink(&lake));
     configuration.schema =
-        "schema:\n  mode: declared\n  fields: [{name: id, type: int64}, {name: text, type: string}]\n".to_owned();
+        "schema:\n  mode: declared\n  fields: [{name: id, type: int64}, {name: text, type: string}]\n".into();
     configuration.plugins = format!(
         "plugins:
   - name: attacker
@@ -31,7 +41,7 @@ fn commit(workspace: &Workspace, crime: &str, more: &str) -> anyhow::Result<(Str
 ",
         plugin("hostile").display()
     );
-    configuration.pipeline = "  commit_interval: 1s\n  lanes: 1\n".to_owned();
+    configuration.pipeline = "  commit_interval: 1s\n  lanes: 1\n".into();
     workspace.write("pipeline.yaml", configuration.yaml())?;
     // Exit 0: the process lives, and goes on to the end.
     let finished = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?;
@@ -48,13 +58,13 @@ fn commit(workspace: &Workspace, crime: &str, more: &str) -> anyhow::Result<(Str
     ensure!(offsets.len() == letters.len(), "a record became two dead letters");
     let rows = lake.read(Reader::PyArrow, &[], workspace.path())?.rows;
     let rows = std::fs::read_to_string(rows)?.lines().count() as u64;
-    Ok((finished.output, letters.into_iter().map(|letter| letter.reason).collect(), rows))
+    Ok(Outcome { output: finished.output, reasons: letters.into_iter().map(|letter| letter.reason).collect(), rows })
 }
 
 /// A crime in every batch: all records become dead letters for that reason.
 fn every_batch(crime: &str, more: &str) -> anyhow::Result<()> {
     scenario(&format!("hostile-{crime}"), |workspace| {
-        let (output, reasons, rows) = commit(workspace, crime, more)?;
+        let Outcome { output, reasons, rows } = commit(workspace, crime, more)?;
         ensure!(
             reasons.len() as u64 == RECORDS && rows == 0,
             "{} dead letters and {rows} rows of {RECORDS} records\n{output}",
@@ -102,7 +112,7 @@ const GARBAGE: &str = ", payload: replace, bytes: \"AAECAwQFBgcICQ==\"";
 #[test]
 fn one_bad_batch_leaves_its_neighbours_alone() -> anyhow::Result<()> {
     scenario("hostile-one-batch", |workspace| {
-        let (output, reasons, rows) = commit(workspace, "trap-on-batch", ", batch: 1")?;
+        let Outcome { output, reasons, rows } = commit(workspace, "trap-on-batch", ", batch: 1")?;
         ensure!(reasons.len() == 100 && rows == 200, "{} dead letters and {rows} rows\n{output}", reasons.len());
         Ok(())
     })
@@ -113,7 +123,7 @@ fn one_bad_batch_leaves_its_neighbours_alone() -> anyhow::Result<()> {
 #[test]
 fn a_retry_in_a_fresh_instance_is_enough() -> anyhow::Result<()> {
     scenario("hostile-once", |workspace| {
-        let (output, reasons, rows) = commit(workspace, "trap-once", "")?;
+        let Outcome { output, reasons, rows } = commit(workspace, "trap-once", "")?;
         ensure!(reasons.is_empty() && rows == RECORDS, "{} dead letters and {rows} rows\n{output}", reasons.len());
         Ok(())
     })

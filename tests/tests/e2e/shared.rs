@@ -24,7 +24,7 @@ use fs_data_sink_tests::{
 pub(crate) const SHORT: Duration = Duration::from_secs(90);
 
 /// Whole runs.
-pub(crate) const LONG: Duration = Duration::from_secs(300);
+pub(crate) const LONG: Duration = Duration::from_mins(5);
 
 /// The broker of all scenarios that do not stop one.
 pub(crate) fn kafka() -> anyhow::Result<&'static Kafka> {

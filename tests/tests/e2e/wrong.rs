@@ -130,7 +130,7 @@ fn with_access(change: impl FnOnce(&mut S3Access)) -> anyhow::Result<String> {
     let mut access = s3()?.access().clone();
     change(&mut access);
     let mut configuration = sound();
-    configuration.source = "  type: file\n  paths: [pipeline.yaml]\n".to_owned();
+    configuration.source = "  type: file\n  paths: [pipeline.yaml]\n".into();
     configuration.sink = s3_sink(&access, "wrong") + PARTITION_BY;
     Ok(configuration.yaml())
 }
