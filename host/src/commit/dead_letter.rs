@@ -57,11 +57,7 @@ struct Header<'a> {
 }
 
 /// Writes the letters of a generation; no object where there are none.
-pub(super) async fn write(
-    context: &CommitContext,
-    sequence: u64,
-    letters: &[DeadLetter],
-) -> Result<(), PipelineError> {
+pub(super) async fn write(context: &CommitContext, sequence: u64, letters: &[DeadLetter]) -> Result<(), PipelineError> {
     if letters.is_empty() {
         return Ok(());
     }

@@ -111,14 +111,15 @@ impl Committer {
 
     /// 4. Makes every file visible.
     async fn publish(&self, staged: &[(StagedFile, u64)]) -> Result<(), PipelineError> {
-        stream::iter(staged.iter().map(|(file, _)| async move {
-            self.context.store.publish(file).await?;
-            self.context.metrics.file_published(file.bytes);
-            Ok::<_, PipelineError>(())
-        }))
-        .buffer_unordered(PUBLISH_CONCURRENCY)
-        .try_collect::<()>()
-        .await
+        let files: Vec<_> = staged.iter().map(|(file, _)| self.publish_one(file)).collect();
+        stream::iter(files).buffer_unordered(PUBLISH_CONCURRENCY).try_collect::<()>().await
+    }
+
+    /// Makes one file visible.
+    async fn publish_one(&self, file: &StagedFile) -> Result<(), PipelineError> {
+        self.context.store.publish(file).await?;
+        self.context.metrics.file_published(file.bytes);
+        Ok(())
     }
 
     /// One line a generation.
@@ -130,8 +131,11 @@ impl Committer {
         dead_letters: usize,
         started: Instant,
     ) {
-        let offsets: Vec<_> =
-            delta.iter().take(8).map(|(partition, range)| format!("{partition} {}..{}", range.from, range.to)).collect();
+        let offsets: Vec<_> = delta
+            .iter()
+            .take(8)
+            .map(|(partition, range)| format!("{partition} {}..{}", range.from, range.to))
+            .collect();
         tracing::info!(
             pipeline = %self.context.pipeline, lane = self.context.lane, generation = sequence,
             files = staged.len(), rows = staged.iter().map(|(_, rows)| rows).sum::<u64>(),

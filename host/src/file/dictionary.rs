@@ -94,17 +94,16 @@ mod tests {
     #[test]
     fn unique_columns_lose_their_dictionary_and_repeated_ones_keep_it() {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
-        let countries: ArrayRef = Arc::new(StringArray::from_iter_values((0..1_000).map(|row| format!("c{}", row % 9))));
+        let countries: ArrayRef =
+            Arc::new(StringArray::from_iter_values((0..1_000).map(|row| format!("c{}", row % 9))));
         let urls: ArrayRef = Arc::new(StringArray::from_iter_values((0..1_000).map(|row| format!("/p/{row}"))));
         let page = StructArray::from(vec![(Arc::new(Field::new("url", DataType::Utf8, false)), urls)]);
-        let rows = RecordBatch::try_from_iter([
-            ("id", ids),
-            ("country", countries),
-            ("page", Arc::new(page) as ArrayRef),
-        ])
-        .unwrap();
+        let rows =
+            RecordBatch::try_from_iter([("id", ids), ("country", countries), ("page", Arc::new(page) as ArrayRef)])
+                .unwrap();
         let unique = UniqueColumns::look(&rows).unwrap();
-        let has = |parts: &[&str]| unique.contains(&ColumnPath::new(parts.iter().map(|part| (*part).to_owned()).collect()));
+        let has =
+            |parts: &[&str]| unique.contains(&ColumnPath::new(parts.iter().map(|part| (*part).to_owned()).collect()));
         assert!(has(&["id"]) && has(&["page", "url"]) && !has(&["country"]));
         assert!(UniqueColumns::look(&rows.slice(0, 100)).is_none());
     }

@@ -145,9 +145,9 @@ impl Generation {
     pub fn cover(&mut self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
         self.begin();
         self.batches += 1;
-        self.delta.merge(delta).map_err(|error| {
-            PipelineError::stop("the source gave records twice within one generation").because(error)
-        })
+        self.delta
+            .merge(delta)
+            .map_err(|error| PipelineError::stop("the source gave records twice within one generation").because(error))
     }
 
     /// Keeps refused records until the commit.
@@ -390,7 +390,11 @@ mod tests {
     }
 
     /// Publishes a generation and reads every file back: rows by path.
-    async fn publish_and_read(generation: &Generation, closed: ClosedGeneration, folder: &Path) -> Vec<(String, usize)> {
+    async fn publish_and_read(
+        generation: &Generation,
+        closed: ClosedGeneration,
+        folder: &Path,
+    ) -> Vec<(String, usize)> {
         let mut found = Vec::new();
         for file in closed.files {
             let staged = file.staged.await.unwrap().unwrap();

@@ -71,9 +71,12 @@ mod tests {
 
     #[test]
     fn a_dataset_cannot_leave_its_folder() {
-        for (dataset, folder) in
-            [("a/../b", "a%2F..%2Fb"), ("..", "dataset%3D.."), ("_fs_data_sink", "dataset%3D_fs_data_sink"), ("", "dataset%3D")]
-        {
+        for (dataset, folder) in [
+            ("a/../b", "a%2F..%2Fb"),
+            ("..", "dataset%3D.."),
+            ("_fs_data_sink", "dataset%3D_fs_data_sink"),
+            ("", "dataset%3D"),
+        ] {
             assert_eq!(dataset_folder(dataset), folder);
         }
     }

@@ -5,7 +5,9 @@
 use arrow_schema::{DataType, Schema};
 use parquet::{
     arrow::ArrowSchemaConverter,
-    basic::{BrotliLevel, Compression as Codec, Encoding as ParquetEncoding, GzipLevel, Type as PhysicalType, ZstdLevel},
+    basic::{
+        BrotliLevel, Compression as Codec, Encoding as ParquetEncoding, GzipLevel, Type as PhysicalType, ZstdLevel,
+    },
     errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
     schema::types::{ColumnDescPtr, ColumnPath},

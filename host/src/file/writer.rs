@@ -5,7 +5,11 @@ use std::{io, sync::Arc};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use parquet::{arrow::ArrowWriter, errors::ParquetError, file::{metadata::KeyValue, properties::WriterProperties}};
+use parquet::{
+    arrow::ArrowWriter,
+    errors::ParquetError,
+    file::{metadata::KeyValue, properties::WriterProperties},
+};
 use tokio::runtime::Handle;
 
 use crate::{

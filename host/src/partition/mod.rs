@@ -74,7 +74,8 @@ impl Partitioner {
             ));
         }
         let fields = keys.iter().map(|key| SortField::new(value::key_type(schema, key.position, key.transform)));
-        let converter = (!keys.is_empty()).then(|| RowConverter::new(fields.collect())).transpose().map_err(internal)?;
+        let converter =
+            (!keys.is_empty()).then(|| RowConverter::new(fields.collect())).transpose().map_err(internal)?;
         Ok(Self {
             file_schema: Arc::new(file_schema),
             file_columns,
@@ -104,10 +105,8 @@ impl Partitioner {
         let Some(converter) = &mut self.converter else { return Ok(Vec::new()) };
         let keys = converter.convert_columns(&key_columns).map_err(internal)?;
         let groups = group(&keys);
-        let directories = groups
-            .iter()
-            .map(|group| self.directory(&keys, group.first, rows))
-            .collect::<Result<Vec<_>, _>>()?;
+        let directories =
+            groups.iter().map(|group| self.directory(&keys, group.first, rows)).collect::<Result<Vec<_>, _>>()?;
         deal_out(&stored, &groups, directories)
     }
 
@@ -231,8 +230,7 @@ fn deal_out(
             *place += 1;
         }
     }
-    let together =
-        arrow_select::take::take_record_batch(stored, &UInt32Array::from(order)).map_err(internal)?;
+    let together = arrow_select::take::take_record_batch(stored, &UInt32Array::from(order)).map_err(internal)?;
     let slices = groups.iter().zip(starts).zip(directories);
     Ok(slices
         .map(|((group, start), directory)| PartitionedRows {

@@ -24,7 +24,11 @@ pub(super) fn can_be_directory(data_type: &DataType, transform: PartitionTransfo
                 || data_type.is_numeric()
                 || matches!(
                     data_type,
-                    DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 | DataType::Time32(_) | DataType::Time64(_)
+                    DataType::Boolean
+                        | DataType::Utf8
+                        | DataType::LargeUtf8
+                        | DataType::Time32(_)
+                        | DataType::Time64(_)
                 )
                 || matches!(data_type, DataType::Dictionary(_, values) if **values == DataType::Utf8)
         }
@@ -58,7 +62,9 @@ fn period(seconds: i64, transform: PartitionTransform) -> i64 {
         PartitionTransform::Identity => seconds,
         PartitionTransform::Hour => seconds.div_euclid(HOUR_S),
         PartitionTransform::Day => seconds.div_euclid(DAY_S),
-        PartitionTransform::Month => date().map_or(i64::MAX, |date| i64::from(date.year()) * 12 + i64::from(date.month0())),
+        PartitionTransform::Month => {
+            date().map_or(i64::MAX, |date| i64::from(date.year()) * 12 + i64::from(date.month0()))
+        }
         PartitionTransform::Year => date().map_or(i64::MAX, |date| i64::from(date.year())),
     }
 }

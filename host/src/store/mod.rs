@@ -11,10 +11,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+pub use object_store::path::Path;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, RenameOptions, RenameTargetMode, multipart::MultipartStore,
 };
-pub use object_store::path::Path;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -123,7 +123,7 @@ impl Store {
                 objects.list(Some(&own)).try_next().await.map_err(|error| failure::explain(location, "list", error))?;
             }
             Staging::Rename => {
-                let probe = own.join(format!("probe-{}", uuid::Uuid::new_v4()));
+                let probe = own.clone().join(format!("probe-{}", uuid::Uuid::new_v4()));
                 let explain = |error| failure::explain(location, "write", error);
                 objects.put(&probe, PutPayload::from_static(b"probe")).await.map_err(explain)?;
                 objects.delete(&probe).await.map_err(explain)?;
@@ -173,9 +173,9 @@ impl Store {
                 let create = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
                 objects.rename_opts(staged, target, create).await
             }
-            (StagedKind::Upload { .. }, Staging::Rename) => Err(object_store::Error::NotSupported {
-                source: "a multipart upload in a store without them".into(),
-            }),
+            (StagedKind::Upload { .. }, Staging::Rename) => {
+                Err(object_store::Error::NotSupported { source: "a multipart upload in a store without them".into() })
+            }
         };
         match answer {
             Ok(()) => Ok(()),
@@ -206,10 +206,12 @@ impl Store {
     /// Writes a small object whole.
     pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), PipelineError> {
         let target = self.full_path(path);
-        self.0.retry.run("put", path, || async {
-            self.0.objects.put(&target, PutPayload::from_bytes(bytes.clone())).await.map(|_| ())
-        })
-        .await
+        self.0
+            .retry
+            .run("put", path, || async {
+                self.0.objects.put(&target, PutPayload::from_bytes(bytes.clone())).await.map(|_| ())
+            })
+            .await
     }
 
     /// A path in the folder that is ours, below the root: `_fs_data_sink/<pipeline>/<name>`. Not for data files.
@@ -271,8 +273,14 @@ mod tests {
 
     /// Every object below the root, with its length.
     async fn visible(store: &Store) -> Vec<(String, u64)> {
-        let mut found: Vec<_> =
-            store.0.objects.list(None).map_ok(|object| (object.location.to_string(), object.size)).try_collect().await.unwrap();
+        let mut found: Vec<_> = store
+            .0
+            .objects
+            .list(None)
+            .map_ok(|object| (object.location.to_string(), object.size))
+            .try_collect()
+            .await
+            .unwrap();
         found.sort();
         found
     }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::{
-    MultipartId, MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut,
-    multipart::{MultipartStore, PartId},
-    path::Path,
+    MultipartId, MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut, multipart::PartId, path::Path,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 
@@ -147,8 +145,7 @@ impl StagingWriter {
     /// Sends what is in the buffer as the next part.
     async fn send_part(&mut self) -> Result<(), PipelineError> {
         let room = Arc::clone(&self.room);
-        let permit =
-            room.acquire_owned().await.map_err(|error| self.failed("wait for room").because(error))?;
+        let permit = room.acquire_owned().await.map_err(|error| self.failed("wait for room").because(error))?;
         self.begin().await?;
         let payload = std::mem::take(&mut self.buffer).freeze();
         let (store, target, name) = (self.store.clone(), self.store.full_path(&self.path), self.name());

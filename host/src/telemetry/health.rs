@@ -38,7 +38,8 @@ impl Health {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let states = self.states();
-        !states.is_empty() && states.values().all(|state| matches!(state, PipelineState::Running | PipelineState::Stopped))
+        !states.is_empty()
+            && states.values().all(|state| matches!(state, PipelineState::Running | PipelineState::Stopped))
     }
 
     /// A copy of all states.

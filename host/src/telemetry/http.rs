@@ -13,16 +13,12 @@ use crate::error::PipelineError;
 type Known = (Health, Registry);
 
 /// Listens until the process ends.
-pub(super) async fn serve(
-    listen: SocketAddr,
-    health: Health,
-    registry: Registry,
-) -> Result<SocketAddr, PipelineError> {
-    let explain = |error| {
+pub(super) async fn serve(listen: SocketAddr, health: Health, registry: Registry) -> Result<SocketAddr, PipelineError> {
+    let explain = |error: std::io::Error| {
         PipelineError::stop(format!(
             "telemetry.listen: cannot listen on {listen}; choose another address, or `listen: none`"
         ))
-        .because::<std::io::Error>(error)
+        .because(error)
     };
     let listener = TcpListener::bind(listen).await.map_err(explain)?;
     let address = listener.local_addr().map_err(explain)?;

@@ -33,8 +33,16 @@ const PUSH_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
 
 /// Libraries that say too much at INFO and below; a directive in `telemetry.log_level` overrides each.
-const QUIET_LIBRARIES: [&str; 8] =
-    ["h2=warn", "hyper=warn", "object_store=warn", "opentelemetry=warn", "reqwest=warn", "rustls=warn", "tonic=warn", "tower=warn"];
+const QUIET_LIBRARIES: [&str; 8] = [
+    "h2=warn",
+    "hyper=warn",
+    "object_store=warn",
+    "opentelemetry=warn",
+    "reqwest=warn",
+    "rustls=warn",
+    "tonic=warn",
+    "tower=warn",
+];
 
 /// What runs until the process ends.
 #[derive(Debug)]
@@ -57,7 +65,6 @@ pub fn start(config: &TelemetryConfig) -> Result<Telemetry, PipelineError> {
     let registry = prometheus::Registry::new();
     let prometheus_reader = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
-        .without_scope_info()
         .build()
         .map_err(|error| PipelineError::stop("the Prometheus exporter cannot be set up").because(error))?;
     let mut meters = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(prometheus_reader);

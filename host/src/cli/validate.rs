@@ -1,0 +1,72 @@
+//! `fs-data-sink validate`: every fault of a configuration, offline; with `--connect` also what the servers and the
+//! plugins say.
+
+use super::{BAD_CONFIGURATION, DONE, FAILED, ValidateArguments, answer, run, tell};
+use crate::{
+    config::{Config, load},
+    pipeline,
+    plugin::PluginEngine,
+};
+
+/// Checks a configuration; gives the exit code.
+pub(super) fn run(arguments: &ValidateArguments) -> u8 {
+    let (config, inputs) = match arguments.config.load() {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if arguments.print {
+        match load::show(&inputs) {
+            Ok(text) => answer(text.trim_end()),
+            Err(_) => return BAD_CONFIGURATION,
+        }
+    }
+    let code = check(&config, arguments.connect);
+    if code == DONE {
+        let count = config.pipelines.len();
+        let how = if arguments.connect { ", and everything it names answers" } else { "" };
+        tell(&format!("the configuration of {count} pipeline{} is right{how}", if count == 1 { "" } else { "s" }));
+    }
+    code
+}
+
+/// Loads every plugin; when that is right and it is wanted, asks every server.
+fn check(config: &Config, connect: bool) -> u8 {
+    let checked = run::Runtimes::start().and_then(|runtimes| {
+        let engine = PluginEngine::new(run::cache_folder())?;
+        let code = runtimes.io.block_on(async {
+            match check_plugins(config, &engine).await {
+                DONE if connect => ask_servers(config).await,
+                code => code,
+            }
+        });
+        Ok(code)
+    });
+    checked.unwrap_or_else(|error| {
+        tell(&error.full_message());
+        FAILED
+    })
+}
+
+/// Loads every plugin and opens it where the schema is declared; tells what is wrong.
+pub(super) async fn check_plugins(config: &Config, engine: &PluginEngine) -> u8 {
+    let mut code = DONE;
+    for one in &config.pipelines {
+        if let Err(error) = pipeline::check_plugins(one, engine).await {
+            tell(&format!("{}: {}", one.name, error.full_message()));
+            code = BAD_CONFIGURATION;
+        }
+    }
+    code
+}
+
+/// Asks every server; tells what is wrong.
+async fn ask_servers(config: &Config) -> u8 {
+    let mut code = DONE;
+    for one in &config.pipelines {
+        for error in pipeline::check_servers(one).await.err().unwrap_or_default() {
+            tell(&format!("{}: {}", one.name, error.full_message()));
+            code = FAILED;
+        }
+    }
+    code
+}
