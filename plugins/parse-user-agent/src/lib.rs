@@ -28,9 +28,9 @@ pub struct Config {
 #[derive(Clone, Debug)]
 struct Facts {
     /// For instance `Chrome`; none where it is not known.
-    browser: Option<&'static str>,
+    browser: Option<Arc<str>>,
     /// For instance `Windows 10`.
-    os: Option<&'static str>,
+    os: Option<Arc<str>>,
     /// Whether it is a crawler.
     is_bot: bool,
 }
@@ -82,11 +82,11 @@ impl Plugin for ParseUserAgent {
         let column = batch.column(&self.column)?;
         let facts: Vec<Option<Facts>> =
             column.as_string::<i32>().iter().map(|text| text.map(|text| self.look_up(text))).collect();
-        let texts = |pick: fn(&Facts) -> Option<&'static str>| -> ArrayRef {
+        let texts = |pick: fn(&Facts) -> Option<&str>| -> ArrayRef {
             Arc::new(facts.iter().map(|facts| facts.as_ref().and_then(pick)).collect::<StringArray>())
         };
         let bots: BooleanArray = facts.iter().map(|facts| facts.as_ref().map(|facts| facts.is_bot)).collect();
-        let columns: [ArrayRef; 3] = [texts(|facts| facts.browser), texts(|facts| facts.os), Arc::new(bots)];
+        let columns: [ArrayRef; 3] = [texts(|facts| facts.browser.as_deref()), texts(|facts| facts.os.as_deref()), Arc::new(bots)];
         Ok(Output::extend(self.fields.iter().cloned().zip(columns).collect()))
     }
 }
@@ -97,7 +97,7 @@ impl ParseUserAgent {
         if let Some(known) = self.remembered.get(text) {
             return known.clone();
         }
-        let known = |name: &'static str| (name != "UNKNOWN").then_some(name);
+        let known = |name: &str| (name != "UNKNOWN").then(|| name.into());
         let facts = self.parser.parse(text).map_or(Facts { browser: None, os: None, is_bot: false }, |found| Facts {
             browser: known(found.name),
             os: known(found.os),

@@ -21,7 +21,6 @@ pub mod bindings {
         pub_export_macro: true,
         generate_all,
     });
-    pub use export_plugin_world as export;
 }
 
 /// A plugin that was opened, with what it is given.
@@ -106,10 +105,10 @@ fn answer(output: Output, rows: usize) -> Result<wit::Output, ArrowError> {
         }
     };
     let keep = match keep {
-        None => wit::Selection::All,
-        Some(keep) if keep.true_count() == keep.len() => wit::Selection::All,
-        Some(keep) if keep.true_count() == 0 => wit::Selection::None,
-        Some(keep) => wit::Selection::Bitmap(bitmap(&keep)),
+        None => types::Selection::All,
+        Some(keep) if keep.true_count() == keep.len() => types::Selection::All,
+        Some(keep) if keep.true_count() == 0 => types::Selection::None,
+        Some(keep) => types::Selection::Bitmap(bitmap(&keep)),
     };
     let rejected = rejections
         .into_iter()
