@@ -30,7 +30,9 @@ pub fn repository() -> PathBuf {
 
 /// The binary: `FS_DATA_SINK_BIN`, else the one that cargo put beside this test.
 pub fn binary() -> anyhow::Result<PathBuf> {
-    let path = if let Some(path) = std::env::var_os("FS_DATA_SINK_BIN") { PathBuf::from(path) } else {
+    let path = if let Some(path) = std::env::var_os("FS_DATA_SINK_BIN") {
+        PathBuf::from(path)
+    } else {
         let test = std::env::current_exe().context("where this test is")?;
         test.ancestors().nth(2).context("the folder above this test")?.join("fs-data-sink")
     };
@@ -195,8 +197,8 @@ impl Configuration {
         let kinds = crate::records::KINDS_KEPT.map(|kind| format!("{kind:?}")).join(", ");
         self.plugins = format!(
             "plugins:\n  - name: keep\n    path: {}\n    config: {{column: kind, values: [{kinds}]}}\n  - name: agents\n    path: {}\n    config: {{column: user_agent}}\n",
-            plugin("keep-values").display(),
-            plugin("parse-user-agent").display()
+            plugin("keep_values").display(),
+            plugin("parse_user_agent").display()
         );
         self
     }

@@ -19,7 +19,9 @@ use crate::shared::{LONG, SHORT, scenario};
 #[test]
 fn the_demo_runs() -> anyhow::Result<()> {
     scenario("demo", |workspace| {
-        let finished = workspace.run(&["demo", "--records", "5000"], LONG)?;
+        let dist = repository().join("plugins/dist");
+        let dist = dist.to_str().context("a path that is not text")?;
+        let finished = workspace.run(&["demo", "--records", "5000", "--plugins", dist], LONG)?;
         finished.expect(0, &["records", "duckdb"])?;
         let lake = workspace.path().join("demo-lake");
         let seen = Lake::Local(&lake).read(Reader::DuckDb, &["country"], workspace.path())?;

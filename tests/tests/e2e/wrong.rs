@@ -36,7 +36,7 @@ fn refused(name: &str, wrong: &Wrong) -> anyhow::Result<()> {
     scenario(&format!("wrong-{name}"), |workspace| {
         workspace.write("pipeline.yaml", &wrong.yaml)?;
         workspace.write("core.wasm", b"\0asm\x01\0\0\0")?;
-        let component = fs::read(plugin("keep-values")).context("make plugins")?;
+        let component = fs::read(plugin("keep_values")).context("make plugins")?;
         // Broken in the middle, so that the header is good.
         let mut corrupt = component;
         let middle = corrupt.len() / 2;
@@ -90,7 +90,7 @@ fn missing_topic() -> anyhow::Result<()> {
 fn missing_plugin_file() -> anyhow::Result<()> {
     let mut configuration = sound();
     configuration.plugins = "plugins:\n  - name: gone\n    path: no/such.wasm\n".to_owned();
-    let said = words(&["gone", "no/such.wasm"]);
+    let said = words(&["pipeline.yaml:", "plugins[0].path", "no/such.wasm"]);
     refused("missing-plugin", &Wrong { yaml: configuration.yaml(), arguments: &["run"], code: 2, words: said })
 }
 
@@ -100,7 +100,7 @@ fn missing_plugin_file() -> anyhow::Result<()> {
 fn core_module_in_place_of_a_component() -> anyhow::Result<()> {
     let mut configuration = sound();
     configuration.plugins = "plugins:\n  - name: module\n    path: core.wasm\n".to_owned();
-    let said = words(&["module", "core.wasm", "core module", "component"]);
+    let said = words(&["module", "core.wasm", "core WebAssembly module", "component"]);
     refused("core-module", &Wrong { yaml: configuration.yaml(), arguments: &["run"], code: 2, words: said })
 }
 
