@@ -10,6 +10,7 @@ text, so that nothing is lost on the way through JSON.
 import base64
 import json
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -72,7 +73,9 @@ def with_pyarrow(folder, partition_columns):
     # Explicit files: pyarrow's own search leaves out names that begin with `_`, and nothing may be hidden there.
     paths = sorted(str(path) for path in pathlib.Path(folder).rglob("*.parquet"))
     dataset = ds.dataset(paths, format="parquet", partitioning=partitioning, partition_base_dir=str(folder))
-    types = {f.name: str(f.type) + ("" if f.nullable else " not null") for f in dataset.schema}
+    # The name of a list's element is no part of its type: writers differ in it and readers go by position.
+    kind = lambda field: re.sub(r"list<\w+: ", "list<", str(field.type))
+    types = {field.name: kind(field) + ("" if field.nullable else " not null") for field in dataset.schema}
     return dataset.to_batches(batch_size=65_536), types
 
 
