@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -161,7 +161,9 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
     let file = output.join("_fs_data_sink").join("pipeline.yaml");
     std::fs::create_dir_all(output.join("_fs_data_sink")).map_err(failed)?;
     std::fs::write(&file, &text).map_err(failed)?;
-    let mut config = load::load(&Inputs { paths: vec![file], ..Inputs::default() })
+    let log_level = std::env::var("LOG_LEVEL").map(|level| ("LOG_LEVEL".to_owned(), level));
+    let environment = log_level.into_iter().collect();
+    let mut config = load::load(&Inputs { paths: vec![file], environment, ..Inputs::default() })
         .map_err(|faults| PipelineError::stop(format!("{faults}\nbuild the example plugins first: make plugins")))?;
     for pipeline in &mut config.pipelines {
         pipeline.run.until_end = true;
@@ -203,13 +205,15 @@ async fn show_progress(totals: Arc<Totals>, records: u64) {
         bar.set_style(style);
     }
     let pause = Duration::from_millis(if is_terminal { 100 } else { 1_000 });
+    let mut last = 0;
     loop {
         tokio::time::sleep(pause).await;
-        bar.set_position(totals.records_read());
-        if !is_terminal {
-            // Nobody is left to tell when this fails.
-            let _ = writeln!(std::io::stderr(), "     {} of {records} records", totals.records_read());
+        let read = totals.records_read();
+        bar.set_position(read);
+        if !is_terminal && read != last {
+            tell(&format!("     {read} of {records} records"));
         }
+        last = read;
     }
 }
 

@@ -40,7 +40,7 @@ impl WebShop {
     pub fn event(&self, number: u64, text: &mut String) {
         text.clear();
         let random = mix(number);
-        if self.malformed_every > 0 && number % self.malformed_every == self.malformed_every - 1 {
+        if self.malformed_every > 0 && mix(random) % self.malformed_every == 0 {
             malformed(number, random, text);
             return;
         }
@@ -101,15 +101,17 @@ mod tests {
     #[test]
     fn events_are_json_and_every_so_many_one_is_not_usable() {
         let shop = WebShop { malformed_every: 500, user_agent: true };
-        let (mut text, mut bytes) = (String::new(), 0);
+        let (mut text, mut bytes, mut usable) = (String::new(), 0, 0);
         for number in 0..1_000 {
             shop.event(number, &mut text);
             bytes += text.len();
             let parsed = serde_json::from_str::<serde_json::Value>(&text);
-            if number % 500 != 499 {
-                assert_eq!(parsed.unwrap()["id"], number, "{text}");
+            if let Ok(event) = parsed {
+                assert!(event["id"] == number || event["id"].is_string(), "{text}");
+                usable += u64::from(event["type"].is_string());
             }
         }
+        assert!((980..1_000).contains(&usable), "{usable}");
         assert!((300..450).contains(&(bytes / 1_000)), "{}", bytes / 1_000);
     }
 }
