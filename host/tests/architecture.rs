@@ -1,4 +1,5 @@
 //! A room of the host does not import another room: `pipeline` introduces them, and `cli` starts it.
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test: a panic is its way to fail")]
 
 use std::{
     fs,
