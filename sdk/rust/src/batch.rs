@@ -49,8 +49,7 @@ impl<'a> Batch<'a> {
 
     /// One column.
     pub fn column(&self, name: &str) -> Result<ArrayRef, ProcessError> {
-        let position =
-            self.schema.index_of(name).map_err(|_| ProcessError::Failed(no_column(name, self.schema)))?;
+        let position = self.schema.index_of(name).map_err(|_| ProcessError::Failed(no_column(name, self.schema)))?;
         if let Some(Some(known)) = self.known.borrow().get(position) {
             return Ok(known.clone());
         }

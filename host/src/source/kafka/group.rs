@@ -165,8 +165,7 @@ impl Group {
             return;
         }
         let deadline = Instant::now() + REVOKE_WAIT;
-        let batches: Vec<_> =
-            self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
+        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
         for batch in batches {
             self.send_until(batch, deadline);
         }
