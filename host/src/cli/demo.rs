@@ -126,7 +126,7 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
     let mut text = String::new();
     for number in 0..records {
         shop.event(number, &mut text);
-        let partition = i32::try_from(number % PARTITIONS.unsigned_abs() as u64).unwrap_or(0);
+        let partition = i32::try_from(number % u64::from(PARTITIONS.unsigned_abs())).unwrap_or(0);
         let mut record = BaseRecord::<str, str>::to(TOPIC).partition(partition).payload(&text);
         while let Err((error, back)) = producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {

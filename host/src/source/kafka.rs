@@ -163,8 +163,12 @@ fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
         PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}"))
             .because(error)
     })?;
-    let known: Vec<&str> =
-        metadata.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__")).collect();
+    let known: Vec<&str> = metadata
+        .topics()
+        .iter()
+        .map(rdkafka::metadata::MetadataTopic::name)
+        .filter(|name| !name.starts_with("__"))
+        .collect();
     for topic in kafka.topics.iter().filter(|topic| !topic.starts_with('^')) {
         if !known.contains(&topic.as_str()) {
             let some: Vec<_> = known.iter().take(20).copied().collect();

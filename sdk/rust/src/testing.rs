@@ -55,12 +55,12 @@ impl<P: Plugin> Harness<P> {
         let kept = kept_rows(rows.num_rows(), keep.as_ref(), &rejections)?;
         let batches = match payload {
             Payload::Replace(batches) => batches,
-            Payload::Unchanged => vec![self.with_columns(rows, &kept, Vec::new())?],
+            Payload::Unchanged => vec![self.with_columns(rows, &kept, &[])?],
             Payload::Extend(columns) => self
                 .with_columns(
                     rows,
                     &kept,
-                    columns.into_iter().map(|(field, array)| (field.name().clone(), array)).collect(),
+                    &columns.into_iter().map(|(field, array)| (field.name().clone(), array)).collect::<Vec<_>>(),
                 )
                 .map(|batch| vec![batch])?,
         };
@@ -77,13 +77,13 @@ impl<P: Plugin> Harness<P> {
         &self,
         rows: &RecordBatch,
         kept: &UInt32Array,
-        added: Vec<(String, ArrayRef)>,
+        added: &[(String, ArrayRef)],
     ) -> Result<RecordBatch, ProcessError> {
         let column = |name: &str| -> Result<ArrayRef, ProcessError> {
             let whole = added
                 .iter()
                 .find(|(added, _)| added == name)
-                .map(|(_, array)| array.clone())
+                .map(|(_, array)| ArrayRef::clone(array))
                 .or_else(|| rows.column_by_name(name).cloned())
                 .ok_or_else(|| {
                     ProcessError::Failed(format!("the output schema has a column {name:?} that nobody gives"))

@@ -144,13 +144,12 @@ impl Poller {
         // Two holds of the consumer, so that the record does not borrow `self`.
         let consumer = Arc::clone(&self.consumer);
         match consumer.poll(POLL_WAIT) {
-            None => Ok(false),
+            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Ok(message)) => {
                 append(&self.group, &message);
                 self.began.get_or_insert_with(Instant::now);
                 Ok(true)
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Err(error)) => self.heard(&error).map(|()| false),
         }
     }
@@ -169,7 +168,7 @@ impl Poller {
         if is_old {
             self.send_all()?;
         } else if self.is_any_full() {
-            self.send_if(|builder, rows_max| builder.is_full(rows_max))?;
+            self.send_if(super::super::envelope::EnvelopeBuilder::is_full)?;
         }
         if self.context.run.until_end && self.is_at_end() {
             self.send_all()?;
@@ -289,7 +288,7 @@ impl Poller {
         let code = error.rdkafka_error_code();
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                self.tell_missing_topics()
+                self.tell_missing_topics();
             }
             Some(code) => {
                 if let Some(advice) = client::for_a_person(code) {
