@@ -30,7 +30,7 @@ impl std::fmt::Debug for Batch<'_> {
 
 impl<'a> Batch<'a> {
     /// A batch whose columns come from `read`.
-    pub(crate) fn new(schema: &'a Schema, rows: usize, read: &'a ReadColumns) -> Self {
+    pub(crate) fn new(schema: &'a Schema, rows: usize, read: &'a ReadColumns<'a>) -> Self {
         Self { schema, rows, read, known: RefCell::new(vec![None; schema.fields().len()]) }
     }
 
