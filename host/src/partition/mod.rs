@@ -281,7 +281,7 @@ mod tests {
             Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
             Field::new("id", DataType::Int64, false),
         ]);
-        let ids: Vec<i64> = (0..count as i64).collect();
+        let ids: Vec<i64> = (0..i64::try_from(count).unwrap()).collect();
         let times: Vec<i64> = ids.iter().map(|id| -3_600_000_000 + id * 1_800_000_000).collect();
         RecordBatch::try_new(
             Arc::new(schema),
@@ -344,7 +344,7 @@ mod tests {
             prop_assert_eq!(found.len(), countries.len());
             for (id, country) in countries.iter().enumerate() {
                 let expected = country.clone().filter(|text| !text.is_empty()).unwrap_or(path::NULL_DIRECTORY.to_owned());
-                prop_assert_eq!(&found[&(id as i64)], &expected);
+                prop_assert_eq!(&found[&i64::try_from(id).unwrap()], &expected);
             }
         }
     }
