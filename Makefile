@@ -42,7 +42,7 @@ e2e: ## Only the end-to-end tests; e2e T=kill runs those with that name
 bench: plugins ## Measure the release build: decode, Parquet, plugins, and Kafka to S3
 	tests/setup.sh
 	cargo build --locked --release --package fs-data-sink
-	cargo run --locked --release --package fs-data-sink-tests --bin bench
+	FS_DATA_SINK_BIN=$(CARGO_TARGET_DIR)/release/fs-data-sink cargo run --locked --release --package fs-data-sink-tests --bin bench
 
 fmt: ## Format all sources
 	cargo fmt --all
