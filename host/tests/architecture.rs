@@ -123,7 +123,11 @@ fn forbidden(path: &Path, text: &str) -> Vec<String> {
     if INTRODUCERS.contains(&home) {
         return Vec::new();
     }
-    assert!(ROOMS.contains(&home) || WORDS.contains(&home), "{}: neither a room nor a word; say which it is", path.display());
+    assert!(
+        ROOMS.contains(&home) || WORDS.contains(&home),
+        "{}: neither a room nor a word; say which it is",
+        path.display()
+    );
     let file = parts[parts.len() - 1].trim_end_matches(".rs");
     let mut at: Vec<&str> = parts[..parts.len() - 1].to_vec();
     if file != "mod" {

@@ -126,7 +126,7 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
     let mut text = String::new();
     for number in 0..records {
         shop.event(number, &mut text);
-        let partition = i32::try_from(number % PARTITIONS.unsigned_abs() as u64).unwrap_or(0);
+        let partition = i32::try_from(number % u64::from(PARTITIONS.unsigned_abs())).unwrap_or(0);
         let mut record = BaseRecord::<str, str>::to(TOPIC).partition(partition).payload(&text);
         while let Err((error, back)) = producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
@@ -141,7 +141,8 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
 
 /// The pipeline as a user would write it.
 fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config, PipelineError> {
-    let failed = |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
+    let failed =
+        |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
     let absolute = |path: &Path| std::path::absolute(path).map(|path| path.display().to_string()).map_err(failed);
     let (lake, plugins) = (absolute(output)?, absolute(plugins)?);
     let mut text = String::new();
@@ -149,7 +150,8 @@ fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config,
     let _ = write!(
         text,
         "name: demo
-source: {{type: kafka, bootstrap_servers: ['{servers}'], topics: [{TOPIC}], group_id: demo}}
+source: {{type: kafka, bootstrap_servers: ['{servers}'], topics: [{TOPIC}], group_id: demo,
+  extra_config: {{session.timeout.ms: 6000}}}}
 plugins:
   - {{name: keep-values, path: '{plugins}/keep_values.wasm', config: {{column: country, values: [DE, FR, NL, ES, SE]}}}}
   - {{name: parse-user-agent, path: '{plugins}/parse_user_agent.wasm', config: {{column: user_agent}}}}
@@ -172,11 +174,7 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
 }
 
 /// Runs the pipeline with a progress display.
-async fn run_pipeline(
-    config: Config,
-    compute: tokio::runtime::Handle,
-    records: u64,
-) -> Result<Summary, PipelineError> {
+async fn run_pipeline(config: Config, compute: tokio::runtime::Handle, records: u64) -> Result<Summary, PipelineError> {
     let telemetry = telemetry::start(&config.telemetry)?;
     let totals = Arc::new(Totals::default());
     let runtime = Runtime {
@@ -188,7 +186,8 @@ async fn run_pipeline(
         totals: Arc::clone(&totals),
     };
     let progress = tokio::spawn(show_progress(totals, records));
-    let pipeline = config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
+    let pipeline =
+        config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
     let summary = pipeline::run(pipeline, runtime).await;
     progress.abort();
     // It is over either way.

@@ -7,7 +7,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-use super::*;
+use super::{super::SourceEvent, *};
 use crate::{
     checkpoint::SourcePartition,
     config::{Delivery, ErrorHandling, RunConfig, SourceKind},
@@ -31,7 +31,10 @@ fn produce(servers: &str, records: usize) {
     for number in 0..records {
         let text = number.to_string();
         let partition = i32::try_from(number % 4).unwrap();
-        producer.send(BaseRecord::<str, str>::to("orders").partition(partition).payload(&text)).map_err(|(error, _)| error).unwrap();
+        producer
+            .send(BaseRecord::<str, str>::to("orders").partition(partition).payload(&text))
+            .map_err(|(error, _)| error)
+            .unwrap();
     }
     producer.flush(Duration::from_secs(10)).unwrap();
 }
@@ -42,7 +45,8 @@ fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
         bootstrap_servers: vec![servers.to_owned()],
         topics: vec!["orders".to_owned()],
         group_id: "lake".to_owned(),
-        extra_config: Vec::new(),
+        // The mock cluster lets a group wait this long when its members change.
+        extra_config: vec![("session.timeout.ms".to_owned(), crate::config::Secret::new("6000"))],
     };
     let config =
         SourceConfig { kind: SourceKind::Kafka(kafka), batch_rows_max: 100, batch_timeout: Duration::from_millis(50) };
@@ -76,7 +80,8 @@ fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
 async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
     let (mut found, mut delta) = (Vec::new(), CheckpointDelta::default());
     while found.len() < enough {
-        let event = tokio::time::timeout(Duration::from_secs(30), stream.events.recv()).await.expect("the source is silent");
+        let event =
+            tokio::time::timeout(Duration::from_secs(30), stream.events.recv()).await.expect("the source is silent");
         match event.expect("the source is gone") {
             SourceEvent::Batch(batch) => {
                 for row in 0..batch.envelope.len() {
