@@ -182,7 +182,9 @@ impl Group {
         }
         let deadline = Instant::now() + REVOKE_WAIT;
         let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
-        batches.into_iter().for_each(|batch| self.push(batch));
+        for batch in batches {
+            self.push(batch);
+        }
         if is_lost {
             tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = partitions.len(),
                 "partitions were lost (the session expired): what was not committed of them is read again");

@@ -40,9 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The others hear of a change with their next heartbeat, which is 3 s away at most.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// The same for a member without partitions: longer than another one waits for its lane (`group::REVOKE_WAIT`).
-const QUIET_IDLE: Duration = Duration::from_secs(65);
-
 /// How often a waiting thread looks up.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -356,15 +353,11 @@ impl Poller {
                 self.ends.reached(&partition, next);
             }
         }
-        // A partition on its way from one member to another has no owner for a moment. A member without partitions
-        // waits for longer than another may take to give one up; it gets some as soon as that one has left. One that
-        // has seen the group change waits until it is quiet.
-        self.group.assigned_for().is_some_and(|(time, before)| {
-            let quiet = match (owned.is_empty(), before) {
-                (true, _) => QUIET_IDLE,
-                (false, 0) => Duration::ZERO,
-                (false, _) => QUIET,
-            };
+        // A partition on its way from one member to another has no owner for a moment, so a member without partitions,
+        // or one that has seen the group change, waits until it is quiet. What is given up later than that comes back
+        // to a member that is still there.
+        self.group.assigned_for().is_some_and(|(time, changes)| {
+            let quiet = if owned.is_empty() || changes > 0 { QUIET } else { Duration::ZERO };
             time >= quiet && self.ends.are_reached(owned.iter())
         })
     }
