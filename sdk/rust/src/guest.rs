@@ -17,9 +17,6 @@ use bindings::{
 /// The generated bindings of the world `plugin`.
 #[expect(
     missing_docs,
-    unsafe_code,
-    unreachable_pub,
-    missing_debug_implementations,
     clippy::all,
     clippy::pedantic,
     reason = "generated code"
