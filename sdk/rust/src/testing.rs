@@ -184,3 +184,94 @@ pub fn take_counts() -> BTreeMap<String, u64> {
 pub fn take_gauges() -> BTreeMap<String, f64> {
     SAID.with_borrow_mut(|said| mem::take(&mut said.gauges))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{Int32Array, cast::AsArray, types::Int32Type};
+    use arrow_schema::{DataType, Field};
+
+    use super::*;
+    use crate::{log, metrics};
+
+    /// Holds all rows back until it is flushed, if it says so; the configuration is its first answer.
+    struct Hoarder<const SAYS_SO: bool> {
+        /// Rows held.
+        held: Vec<RecordBatch>,
+        /// What it answers.
+        answer: String,
+    }
+
+    impl<const SAYS_SO: bool> Plugin for Hoarder<SAYS_SO> {
+        type Config = String;
+        const DESCRIPTION: &'static str = "holds rows back";
+        const BUFFERS_ROWS: bool = SAYS_SO;
+
+        fn open(answer: String, _: &Schema) -> Result<Self, OpenError> {
+            Ok(Self { held: Vec::new(), answer })
+        }
+
+        fn process(&mut self, batch: &Batch<'_>) -> Result<Output, ProcessError> {
+            let rows = batch.to_record_batch()?;
+            log::info(&format!("{} rows", batch.num_rows()));
+            metrics::count("rows", batch.num_rows() as u64);
+            metrics::gauge("held", 0.5);
+            match self.answer.as_str() {
+                "hold" => self.held.push(rows),
+                "other schema" => return Ok(Output::replace(vec![rows.project(&[])?])),
+                "undeclared column" => {
+                    let column = Field::new("new", DataType::Int32, false);
+                    return Ok(Output::keep_all().with_columns(vec![(column, batch.column("n")?)]));
+                }
+                _ => return Err(ProcessError::retry_after("away", std::time::Duration::from_secs(1))),
+            }
+            Ok(Output::replace(Vec::new()))
+        }
+
+        fn flush(&mut self) -> Result<Vec<RecordBatch>, ProcessError> {
+            Ok(mem::take(&mut self.held))
+        }
+    }
+
+    /// Three rows.
+    fn rows() -> RecordBatch {
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
+        RecordBatch::try_from_iter([("n", numbers)]).unwrap()
+    }
+
+    /// What a batch comes to.
+    fn process<const SAYS_SO: bool>(answer: &str) -> (Harness<Hoarder<SAYS_SO>>, Result<Processed, ProcessError>) {
+        let mut harness = Harness::open(&format!("{answer:?}"), rows().schema_ref()).unwrap();
+        let processed = harness.process(&rows());
+        (harness, processed)
+    }
+
+    #[test]
+    fn rows_that_are_held_come_out_when_flushed_if_the_host_knows() {
+        let (mut harness, processed) = process::<true>("hold");
+        assert_eq!(processed.unwrap().batches, []);
+        let flushed = harness.flush().unwrap();
+        assert_eq!(flushed[0].column(0).as_primitive::<Int32Type>().values(), &[1, 2, 3]);
+        assert_eq!(harness.flush().unwrap(), []);
+        let (mut harness, _) = process::<false>("hold");
+        assert!(harness.flush().unwrap_err().to_string().contains("BUFFERS_ROWS"));
+    }
+
+    #[test]
+    fn answers_that_the_host_would_not_take_are_errors() {
+        let words = |answer: &str| process::<true>(answer).1.unwrap_err().to_string();
+        assert!(words("other schema").starts_with("rows of another schema than declared"));
+        assert_eq!(words("undeclared column"), "added column \"new\" is not in the output schema");
+        assert_eq!(words("fail"), "away");
+        let (mut harness, _) = process::<true>("hold");
+        assert!(harness.process(&rows().project(&[]).unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_was_said_is_remembered_once() {
+        let _ = process::<true>("hold");
+        assert_eq!(take_logs(), [(Level::Info, "3 rows".to_owned())]);
+        assert_eq!(take_logs(), []);
+        assert_eq!(take_counts(), BTreeMap::from([("rows".to_owned(), 3)]));
+        assert_eq!(take_gauges(), BTreeMap::from([("held".to_owned(), 0.5)]));
+    }
+}
