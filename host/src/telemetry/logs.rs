@@ -150,8 +150,7 @@ mod tests {
             tracing::warn!(target: "hyper_util", "");
             tracing::error!(target: "object_store", "");
         });
-        let targets = heard.0.lock().unwrap().clone();
-        targets
+        heard.0.lock().unwrap().clone()
     }
 
     #[test]

@@ -56,12 +56,12 @@ async fn prometheus_finds_the_originals_names_in_a_format_that_it_reads() {
     assert!(page.contains("content-type: text/plain; version=0.0.4"), "{page}");
     let value = |name: &str| {
         let line = page.lines().rfind(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {page}"));
-        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+        line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
     };
-    assert_eq!(value("fs_data_sink_batches_processed_total{"), 1.0);
-    assert_eq!(value("fs_data_sink_records_processed_total{"), 8192.0);
-    assert_eq!(value("fs_data_sink_source_bytes_total{"), 1_000_000.0);
-    assert_eq!(value("fs_data_sink_telemetry_push_errors_total"), 7.0);
+    assert_eq!(value("fs_data_sink_batches_processed_total{"), 1);
+    assert_eq!(value("fs_data_sink_records_processed_total{"), 8192);
+    assert_eq!(value("fs_data_sink_source_bytes_total{"), 1_000_000);
+    assert_eq!(value("fs_data_sink_telemetry_push_errors_total"), 7);
     let errors = page.lines().find(|line| line.starts_with("fs_data_sink_errors_total{") && line.contains("store"));
     for label in ["pipeline=\"orders\"", "tenant=\"shop\"", "source=\"kafka\"", "sink=\"s3\"", "stage=\"store\""] {
         assert!(errors.unwrap().contains(label), "{label} in {errors:?}");

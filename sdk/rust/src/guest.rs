@@ -15,7 +15,7 @@ use bindings::{
 };
 
 /// The generated bindings of the world `plugin`.
-#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+#[expect(missing_docs, clippy::pedantic, reason = "generated code")]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
