@@ -1,0 +1,166 @@
+//! Which columns are not worth a dictionary, found out from the first rows of a dataset.
+//!
+//! A Parquet writer tries a dictionary for every column and gives up when it has grown too large, having hashed every
+//! value until then. For columns whose values hardly ever repeat (ids, times, URLs) that work is wasted: about 40 % of
+//! the CPU time of writing events. So the first rows are looked at, and the answer is kept for all later files.
+//!
+//! Comes in: rows. Goes out: one [`Advice`] a leaf. Pure.
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+};
+
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_row::{RowConverter, SortField};
+
+use super::leaf;
+
+/// Rows looked at. In 8,192 rows a column of 40,000 equally frequent values is distinct in nine of ten.
+const SAMPLE_ROWS: usize = 8192;
+
+/// A leaf with fewer values in the sample keeps its dictionary: too little is known of it.
+const SAMPLE_VALUES_MIN: usize = 1024;
+
+/// Strings that repeat less than this are written without a dictionary: the dictionary of one row group would outgrow
+/// its page anyway. In percent of values that are distinct.
+const DISTINCT_STRINGS_PERCENT: usize = 90;
+
+/// Numbers are short, so that dictionaries of them pay for longer.
+const DISTINCT_NUMBERS_PERCENT: usize = 95;
+
+/// What to do with a column, where the user did not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// As Parquet's writer does by itself.
+    #[default]
+    Dictionary,
+    /// No dictionary, since values hardly repeat.
+    Distinct,
+}
+
+/// Looks at the first rows of a dataset.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    /// Rows still to be looked at.
+    rows_left: usize,
+    /// What is known of each leaf.
+    leaves: Vec<Sample>,
+    /// The same for all leaves.
+    hasher: RandomState,
+}
+
+/// What is known of a leaf.
+#[derive(Debug, Default)]
+struct Sample {
+    /// Values that are not null.
+    values: usize,
+    /// Hashes of the distinct ones; at most one for each value looked at, eight bytes each.
+    distinct: HashSet<u64>,
+    /// Whether values are text or bytes.
+    is_text: bool,
+}
+
+impl Sampler {
+    /// Nothing is known yet.
+    pub(super) fn new() -> Self {
+        Self { rows_left: SAMPLE_ROWS, leaves: Vec::new(), hasher: RandomState::new() }
+    }
+
+    /// Looks at rows; `Some` once enough was seen, which is then the answer for good.
+    pub(super) fn look(&mut self, rows: &RecordBatch) -> Option<Vec<Advice>> {
+        let rows = rows.slice(0, rows.num_rows().min(self.rows_left));
+        self.rows_left -= rows.num_rows();
+        for (number, values) in leaf::values(&rows).iter().enumerate() {
+            if self.leaves.len() <= number {
+                self.leaves.push(Sample::default());
+            }
+            if let Some(sample) = self.leaves.get_mut(number) {
+                sample.look(values, &self.hasher);
+            }
+        }
+        (self.rows_left == 0).then(|| self.leaves.drain(..).map(|sample| sample.advice()).collect())
+    }
+}
+
+impl Sample {
+    /// Looks at values.
+    fn look(&mut self, values: &ArrayRef, hasher: &RandomState) {
+        // Long lists must not make the sample large.
+        let values = values.slice(0, values.len().min(2 * SAMPLE_ROWS));
+        self.is_text = is_text(values.data_type());
+        let converter = RowConverter::new(vec![SortField::new(values.data_type().clone())]);
+        // A type that cannot be compared keeps its dictionary.
+        let Ok(keys) = converter.and_then(|converter| converter.convert_columns(std::slice::from_ref(&values))) else {
+            return;
+        };
+        let nulls = values.logical_nulls();
+        for (row, key) in keys.iter().enumerate() {
+            if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
+                self.values += 1;
+                self.distinct.insert(hasher.hash_one(key.data()));
+            }
+        }
+    }
+
+    /// What follows.
+    fn advice(&self) -> Advice {
+        let percent = if self.is_text { DISTINCT_STRINGS_PERCENT } else { DISTINCT_NUMBERS_PERCENT };
+        if self.values >= SAMPLE_VALUES_MIN && self.distinct.len() * 100 >= self.values * percent {
+            Advice::Distinct
+        } else {
+            Advice::Dictionary
+        }
+    }
+}
+
+/// Whether values are text or bytes of any length.
+fn is_text(data_type: &arrow_schema::DataType) -> bool {
+    use arrow_schema::DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(data_type, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Int64Array, ListArray, StringArray, types::Int32Type};
+
+    use super::*;
+
+    /// Rows `from..to` of: a unique number, one of 100 countries, a unique text that is mostly null, and a list.
+    fn rows(from: i64, to: i64) -> RecordBatch {
+        let country = (from..to).map(|row| format!("c{}", row % 100));
+        let rare = (from..to).map(|row| (row % 20 == 0).then(|| row.to_string()));
+        let tags = (from..to).map(|row| Some(vec![Some(i32::try_from(row % 7).unwrap()), Some(1)]));
+        RecordBatch::try_from_iter([
+            ("id", Arc::new(Int64Array::from_iter_values(from..to)) as ArrayRef),
+            ("country", Arc::new(StringArray::from_iter_values(country))),
+            ("rare", Arc::new(StringArray::from_iter(rare))),
+            ("tags", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(tags))),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn unique_columns_lose_their_dictionary_and_others_keep_it() {
+        let advice = Sampler::new().look(&rows(0, 10_000)).unwrap();
+        assert_eq!(advice, [Advice::Distinct, Advice::Dictionary, Advice::Dictionary, Advice::Dictionary]);
+    }
+
+    #[test]
+    fn small_batches_are_added_up_before_anything_is_decided() {
+        let mut sampler = Sampler::new();
+        for part in 0..8 {
+            assert_eq!(sampler.look(&rows(part * 1000, part * 1000 + 1000)), None);
+        }
+        assert_eq!(sampler.look(&rows(8000, 9000)).unwrap()[..2], [Advice::Distinct, Advice::Dictionary]);
+    }
+
+    #[test]
+    fn a_column_that_repeats_only_from_batch_to_batch_keeps_its_dictionary() {
+        let mut sampler = Sampler::new();
+        assert_eq!(sampler.look(&rows(0, 4096)), None);
+        assert_eq!(sampler.look(&rows(0, 4096)).unwrap()[0], Advice::Dictionary);
+    }
+}
