@@ -278,7 +278,11 @@ impl DeadLetter {
             record.topic.len()
                 + record.key.as_ref().map_or(0, Vec::len)
                 + record.value.as_ref().map_or(0, Vec::len)
-                + record.headers.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>()
+                + record
+                    .headers
+                    .iter()
+                    .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+                    .sum::<usize>()
         });
         size_of::<Self>() + record + self.code.len() + self.message.len()
     }

@@ -73,13 +73,9 @@ impl CheckpointDelta {
                 known.to = to;
                 Ok(())
             }
-            Some(known) => Err(OverlapError {
-                partition: partition.clone(),
-                known_from: known.from,
-                known_to: known.to,
-                from,
-                to,
-            }),
+            Some(known) => {
+                Err(OverlapError { partition: partition.clone(), known_from: known.from, known_to: known.to, from, to })
+            }
         }
     }
 

@@ -1,1 +1,240 @@
-//! Introduces the rooms to each other.
+//! Introduces the rooms to each other: the one screen that shows how a pipeline is wired.
+//!
+//! ```text
+//! source ==events==> lane: decode -> plugin -> partition -> file ==generations==> commit -> store
+//!    ^                                                                               |
+//!    +-------------------------- offsets that are durable now ----------------------+
+//! ```
+//!
+//! A **lane** is one worker with its own source stream, decoders, plugin instances and open files; lanes share
+//! nothing but the memory budget and the counters. Both arrows drawn `==` are bounded channels. The lane goes on with
+//! the next generation while the last one is being committed, one at most, so that uploads and encoding overlap and
+//! memory stays bounded.
+//!
+//! Comes in: a checked configuration. Goes out: a [`Summary`], or the failure that ended the pipeline. Promise: a
+//! source position is committed only after every row and dead letter up to it is durable and visible.
+
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::PipelineConfig,
+    error::{PipelineError, Verdict},
+    memory::MemoryBudget,
+    partition::Partitioner,
+    plugin::{Chain, ChainContext, LoadedPlugin, PluginEngine},
+    source::{self, LaneContext},
+    store::Store,
+    telemetry::{Health, PipelineState, metrics::Metrics},
+};
+
+mod commits;
+mod flow;
+mod lane;
+mod totals;
+
+pub use totals::{Summary, Totals};
+
+/// Pause between two looks at a store that is away at start.
+const START_RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// What all pipelines of a process share.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Compiles and runs plugins.
+    pub engine: PluginEngine,
+    /// What `/healthz` and `/readyz` tell.
+    pub health: Health,
+    /// Asks every pipeline to drain.
+    pub stop: CancellationToken,
+    /// Where lanes and plugins run.
+    pub compute: Handle,
+    /// Where sources, uploads and the HTTP page run.
+    pub io: Handle,
+    /// Counted while the pipeline runs, for a progress display.
+    pub totals: Arc<Totals>,
+}
+
+/// What the lanes of one pipeline share.
+#[derive(Clone, Debug)]
+struct Shared {
+    /// The checked configuration.
+    config: Arc<PipelineConfig>,
+    /// In the order in which they run.
+    plugins: Arc<[Arc<LoadedPlugin>]>,
+    /// Where files go.
+    store: Store,
+    /// Bytes in flight.
+    budget: MemoryBudget,
+    /// The metrics of this pipeline.
+    metrics: Metrics,
+    /// What the summary is made of.
+    totals: Arc<Totals>,
+    /// The process.
+    runtime: Runtime,
+}
+
+/// Runs a pipeline until its source ends, it is asked to stop, or it fails.
+pub async fn run(config: PipelineConfig, runtime: Runtime) -> Result<Summary, PipelineError> {
+    let (name, health) = (Arc::clone(&config.name), runtime.health.clone());
+    health.set_pipeline(&name, PipelineState::Starting);
+    let result = start_and_run(config, runtime).await;
+    health.set_pipeline(
+        &name,
+        match &result {
+            Ok(_) => PipelineState::Stopped,
+            Err(error) => PipelineState::Failed(error.full_message()),
+        },
+    );
+    result
+}
+
+/// The life of a pipeline.
+async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summary, PipelineError> {
+    let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
+    let store = Store::open(&config.sink, &config.name, metrics.clone(), runtime.io.clone())?;
+    if !reach_store(&store, &config, &runtime, &metrics).await? {
+        return Ok(Summary::default());
+    }
+    let plugins = load_plugins(&config, &runtime.engine).await?;
+    let shared = Shared {
+        plugins,
+        store,
+        budget: MemoryBudget::new(config.run.memory_bytes),
+        metrics,
+        totals: Arc::clone(&runtime.totals),
+        config: Arc::new(config),
+        runtime,
+    };
+    run_lanes(&shared).await?;
+    Ok(shared.totals.summary())
+}
+
+/// Starts every lane and waits for all of them; the first failure stops the others.
+async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
+    let Shared { config, runtime, .. } = shared;
+    let lanes = source::lane_count(&config.source, config.run.lanes);
+    let batches_left = Arc::new(AtomicI64::new(
+        config.run.batches_max.and_then(|batches| i64::try_from(batches).ok()).unwrap_or(i64::MAX),
+    ));
+    let stop = runtime.stop.child_token();
+    let mut running = JoinSet::new();
+    for lane in 0..lanes {
+        let context = LaneContext {
+            pipeline: Arc::clone(&config.name),
+            lane,
+            lanes,
+            run: config.run.clone(),
+            budget: shared.budget.clone(),
+            metrics: shared.metrics.clone(),
+            batches_left: Arc::clone(&batches_left),
+        };
+        let stream = source::start(&config.source, context)?;
+        running.spawn_on(lane::run(shared.clone(), lane, stream, stop.clone()), &runtime.compute);
+    }
+    runtime.health.set_pipeline(&config.name, PipelineState::Running);
+    tracing::info!(
+        pipeline = %config.name, source = config.source.kind.as_str(), sink = config.sink.kind.as_str(), lanes,
+        plugins = shared.plugins.len(), "pipeline runs"
+    );
+    wait_for_lanes(running, &stop, &config.name).await
+}
+
+/// Waits until every lane has ended; the first failure asks the others to drain and is the result.
+async fn wait_for_lanes(
+    mut running: JoinSet<Result<(), PipelineError>>,
+    stop: &CancellationToken,
+    pipeline: &str,
+) -> Result<(), PipelineError> {
+    let mut outcome = Ok(());
+    while let Some(ended) = running.join_next().await {
+        let ended = ended.unwrap_or_else(|error| Err(PipelineError::stop("a lane ended abnormally").because(error)));
+        if let Err(error) = ended {
+            tracing::error!(pipeline, error = %error.full_message(), "pipeline fails; its other lanes drain");
+            stop.cancel();
+            if outcome.is_ok() {
+                outcome = Err(error);
+            }
+        }
+    }
+    outcome
+}
+
+/// Waits until the store answers; `false` when the process was asked to stop first.
+async fn reach_store(
+    store: &Store,
+    config: &PipelineConfig,
+    runtime: &Runtime,
+    metrics: &Metrics,
+) -> Result<bool, PipelineError> {
+    let give_up = tokio::time::Instant::now() + config.sink.retry_timeout;
+    loop {
+        let error = match store.check().await {
+            Ok(()) => return Ok(true),
+            Err(error) => error,
+        };
+        if error.verdict() == Verdict::Stop || tokio::time::Instant::now() >= give_up {
+            return Err(error);
+        }
+        metrics.retried("store_check");
+        tracing::warn!(pipeline = %config.name, error = %error.full_message(), "the sink is not reachable: waiting");
+        tokio::select! {
+            () = tokio::time::sleep(START_RETRY_PAUSE) => {}
+            () = runtime.stop.cancelled() => return Ok(false),
+        }
+    }
+}
+
+/// Reads, checks and compiles every plugin; on a blocking thread, since compiling takes seconds.
+async fn load_plugins(
+    config: &PipelineConfig,
+    engine: &PluginEngine,
+) -> Result<Arc<[Arc<LoadedPlugin>]>, PipelineError> {
+    let (engine, plugins) = (engine.clone(), config.plugins.clone());
+    tokio::task::spawn_blocking(move || {
+        plugins.iter().map(|plugin| engine.load(plugin).map(Arc::new)).collect::<Result<Vec<_>, _>>()
+    })
+    .await
+    .map_err(|error| PipelineError::stop("loading the plugins ended abnormally").because(error))?
+    .map(Into::into)
+}
+
+/// What `validate --connect` does for one pipeline: asks the source and the sink, loads every plugin, and, where the
+/// schema is declared, opens the whole chain with it. Every fault it finds, not only the first.
+pub async fn check(config: &PipelineConfig, engine: &PluginEngine) -> Result<(), Vec<PipelineError>> {
+    let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
+    let mut faults: Vec<_> = source::check(&config.source).await.err().into_iter().collect();
+    faults.extend(check_store(config, metrics.clone()).await.err());
+    match load_plugins(config, engine).await {
+        Ok(plugins) => faults.extend(check_chain(config, engine, &plugins, metrics).await.err()),
+        Err(error) => faults.push(error),
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// Whether the sink answers.
+async fn check_store(config: &PipelineConfig, metrics: Metrics) -> Result<(), PipelineError> {
+    Store::open(&config.sink, &config.name, metrics, Handle::current())?.check().await
+}
+
+/// Whether the plugins accept the declared schema, and the sink what comes out of them.
+async fn check_chain(
+    config: &PipelineConfig,
+    engine: &PluginEngine,
+    plugins: &[Arc<LoadedPlugin>],
+    metrics: Metrics,
+) -> Result<(), PipelineError> {
+    let decoder = crate::decode::Decoder::new(&config.decode)?;
+    let Some(schema) = decoder.schema().filter(|_| config.decode.declared_schema.is_some()) else { return Ok(()) };
+    let context =
+        ChainContext { pipeline: Arc::clone(&config.name), tenant: Arc::clone(&config.tenant), lane: 0, metrics };
+    let chain = Chain::open(engine, plugins, Arc::clone(schema), context).await?;
+    let partitioner = Partitioner::new(&config.sink, chain.output_schema()).map(|_| ());
+    chain.close().await;
+    partitioner
+}

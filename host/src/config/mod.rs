@@ -352,6 +352,21 @@ pub struct ParquetConfig {
     pub columns: Vec<(String, ColumnConfig)>,
 }
 
+impl Default for ParquetConfig {
+    fn default() -> Self {
+        Self {
+            compression: Compression::Snappy,
+            row_group_rows: 1 << 20,
+            row_group_bytes: 128 << 20,
+            data_page_bytes: 1 << 20,
+            dictionary: true,
+            statistics: Statistics::Page,
+            bloom_filter: Vec::new(),
+            columns: Vec::new(),
+        }
+    }
+}
+
 /// What differs for one column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnConfig {

@@ -136,7 +136,7 @@ mod tests {
         RecordBatch::try_from_iter([
             ("id", Arc::new(Int64Array::from_iter_values(from..to)) as ArrayRef),
             ("country", Arc::new(StringArray::from_iter_values(country))),
-            ("rare", Arc::new(StringArray::from_iter(rare))),
+            ("rare", Arc::new(rare.collect::<StringArray>())),
             ("tags", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(tags))),
         ])
         .unwrap()

@@ -31,7 +31,7 @@ use self::{
 use crate::{
     batch::{ClosedFile, ClosedGeneration, DeadLetter},
     checkpoint::CheckpointDelta,
-    config::{ParquetConfig, RunConfig, SinkConfig},
+    config::{ParquetConfig, RunConfig, SinkConfig, SinkKind},
     error::PipelineError,
     memory::{MemoryBudget, MemoryGuard},
     store::Store,
@@ -91,8 +91,8 @@ pub struct Generation {
     began_utc: Option<DateTime<Utc>>,
     /// What it has done so far.
     progress: Progress,
-    /// What it covers. Shared with the files that were opened since the last batch.
-    delta: Arc<CheckpointDelta>,
+    /// What it covers.
+    delta: CheckpointDelta,
     /// Datasets by name, with their open files.
     datasets: HashMap<Box<str>, Dataset>,
     /// Number of open files.
@@ -103,10 +103,10 @@ pub struct Generation {
     files: Vec<ClosedFile>,
     /// Refused records.
     dead_letters: Vec<DeadLetter>,
-    /// Bytes of the dead letters.
-    dead_letter_bytes: usize,
-    /// Counts the dead letters.
-    dead_letter_memory: MemoryGuard,
+    /// Bytes that stay in memory until the commit: dead letters, and small files where the store keeps them.
+    kept_bytes: usize,
+    /// Counts them.
+    kept_memory: MemoryGuard,
     /// Bytes of the open files.
     file_bytes: usize,
     /// Counts the open files.
@@ -125,14 +125,14 @@ impl Generation {
             sequence: 0,
             began_utc: None,
             progress: Progress::default(),
-            delta: Arc::default(),
+            delta: CheckpointDelta::default(),
             datasets: HashMap::new(),
             open_files: 0,
             next_file: 0,
             files: Vec::new(),
             dead_letters: Vec::new(),
-            dead_letter_bytes: 0,
-            dead_letter_memory: context.budget.hold(0),
+            kept_bytes: 0,
+            kept_memory: context.budget.hold(0),
             file_bytes: 0,
             memory: context.budget.hold(0),
             finishing: Arc::new(Semaphore::new(FINISHING_MAX)),
@@ -155,7 +155,7 @@ impl Generation {
             .map(|file| file.schema() == rows.schema_ref() && !self.rules.is_full(file.encoded_bytes()));
         if fits != Some(true) {
             if fits.is_some() {
-                self.finish(dataset, directory).await?;
+                self.finish(dataset, directory, false).await?;
             }
             self.make_room().await?;
             self.open(dataset, directory, rows.schema_ref())?;
@@ -168,8 +168,7 @@ impl Generation {
     pub fn cover(&mut self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
         self.begin();
         self.progress.batches += 1;
-        self.context.metrics.memory_in_flight(u64::try_from(self.context.budget.used_bytes()).unwrap_or(u64::MAX));
-        Arc::make_mut(&mut self.delta).merge(delta).map_err(|error| {
+        self.delta.merge(delta).map_err(|error| {
             PipelineError::retry("records came twice from the source; starting again from what is committed")
                 .because(error)
         })
@@ -181,10 +180,8 @@ impl Generation {
             return;
         }
         self.begin();
-        self.dead_letter_bytes += letters.iter().map(DeadLetter::size_bytes).sum::<usize>();
+        self.keep(letters.iter().map(DeadLetter::size_bytes).sum());
         self.dead_letters.extend(letters);
-        self.dead_letter_memory.resize(self.dead_letter_bytes);
-        self.count_memory(0, 0);
     }
 
     /// Whether nothing came since the last commit.
@@ -218,12 +215,13 @@ impl Generation {
         }
         open.sort_unstable();
         for (_, dataset, directory) in open {
-            self.finish(&dataset, &directory).await?;
+            // Rows that plugins held back come after the last batch, from records that are all covered.
+            self.finish(&dataset, &directory, true).await?;
         }
-        let memory = std::mem::replace(&mut self.dead_letter_memory, self.context.budget.hold(0));
+        let memory = std::mem::replace(&mut self.kept_memory, self.context.budget.hold(0));
         let closed = ClosedGeneration {
             sequence: self.sequence,
-            delta: Arc::unwrap_or_clone(std::mem::take(&mut self.delta)),
+            delta: std::mem::take(&mut self.delta),
             files: std::mem::take(&mut self.files),
             dead_letters: std::mem::take(&mut self.dead_letters),
             closed_at: Instant::now(),
@@ -245,7 +243,7 @@ impl Generation {
         stream::iter(closed)
             .for_each_concurrent(FINISHING_MAX, |file| async move {
                 match file.staged.await {
-                    Ok(Ok(staged)) => store.abort(staged).await,
+                    Ok(Ok(staged)) => store.abort(&staged).await,
                     Ok(Err(error)) => tracing::debug!(path = %file.path, %error, "an abandoned file had failed anyway"),
                     Err(error) => tracing::warn!(path = %file.path, %error, "an abandoned upload did not end properly"),
                 }
@@ -258,8 +256,8 @@ impl Generation {
             "files that were not committed are thrown away; their records are read again"
         );
         self.dead_letters.clear();
-        self.dead_letter_memory.resize(0);
-        self.delta = Arc::default();
+        self.kept_memory.resize(0);
+        self.delta = CheckpointDelta::default();
         self.next();
     }
 
@@ -277,7 +275,7 @@ impl Generation {
         self.progress = Progress::default();
         self.next_file = 0;
         self.open_files = 0;
-        self.dead_letter_bytes = 0;
+        self.kept_bytes = 0;
         self.file_bytes = 0;
         self.memory.resize(0);
     }
@@ -311,7 +309,6 @@ impl Generation {
             number,
             schema: Arc::clone(schema),
             properties: known.properties(),
-            covered_before: Arc::clone(&self.delta),
         };
         known.open.insert(Box::from(directory), OpenFile::open(new, &self.context.metrics)?);
         self.next_file += 1;
@@ -364,22 +361,28 @@ impl Generation {
         let Some((bytes, dataset, directory)) = files.max() else { return Ok(()) };
         let (dataset, directory) = (dataset.clone(), directory.clone());
         tracing::debug!(%dataset, %directory, bytes, "ending a file early: pipeline.open_files_max is reached");
-        self.finish(&dataset, &directory).await
+        self.finish(&dataset, &directory, false).await
     }
 
-    /// Finishes one open file; its last parts are uploaded in the background.
-    async fn finish(&mut self, dataset: &str, directory: &str) -> Result<(), PipelineError> {
+    /// Finishes one open file; its last parts are uploaded in the background. `is_covered`: whether all offsets that its
+    /// rows come from are known.
+    async fn finish(&mut self, dataset: &str, directory: &str, is_covered: bool) -> Result<(), PipelineError> {
         let Some(file) = self.datasets.get_mut(dataset).and_then(|known| known.open.remove(directory)) else {
             return Ok(());
         };
         self.open_files -= 1;
         self.count_memory(file.held_bytes(), 0);
-        let is_covered = file.last_batch < self.progress.batches;
-        let ranges = is_covered.then(|| provenance::source_ranges(dataset, &file.covered_before, &self.delta));
+        let is_covered = is_covered || file.last_batch < self.progress.batches;
+        let ranges = is_covered.then(|| provenance::source_ranges(dataset, &self.delta));
         let encoded = file.finish(provenance::metadata(&self.context.pipeline, ranges)).await?;
         // Never closed, so that there is always a permit to wait for.
         let permit = Arc::clone(&self.finishing).acquire_owned().await.ok();
-        let memory = self.context.budget.hold(encoded.held_bytes);
+        let memory = if matches!(self.context.sink.kind, SinkKind::S3(_)) && encoded.is_whole_in_memory() {
+            self.keep(encoded.held_bytes);
+            None
+        } else {
+            Some(self.context.budget.hold(encoded.held_bytes))
+        };
         let staging = encoded.staging;
         let staged = self.context.io.spawn(async move {
             let _until_staged = (permit, memory);
@@ -394,7 +397,14 @@ impl Generation {
     fn count_memory(&mut self, before: usize, after: usize) {
         self.file_bytes = self.file_bytes.saturating_sub(before) + after;
         self.memory.resize(self.file_bytes);
-        self.progress.held_bytes = self.file_bytes + self.dead_letter_bytes;
+        self.progress.held_bytes = self.file_bytes + self.kept_bytes;
+    }
+
+    /// Counts bytes that stay in memory until the commit.
+    fn keep(&mut self, bytes: usize) {
+        self.kept_bytes += bytes;
+        self.kept_memory.resize(self.kept_bytes);
+        self.progress.held_bytes = self.file_bytes + self.kept_bytes;
     }
 
     /// The memory budget now.

@@ -6,12 +6,13 @@
 //! fs_data_sink.source_ranges  [{"topic":"orders","partition":3,"from":1200,"to":9400}]
 //! ```
 //!
-//! All rows of the file come from records within these ranges (`to` is the next offset). Not all records within them
-//! are in the file: the others are in other directories' files, were rejected, or were left out by a plugin. The
-//! ranges are missing where a file had to end in the middle of a batch, since too many were open. Pure.
+//! All rows of the file come from records within these ranges (`to` is the next offset), which are those of the
+//! generation so far: a plugin may hold rows back from batch to batch. Not all records within them are in the file: the
+//! others are in other files, were rejected, or were left out by a plugin. The ranges are missing where a file had to
+//! end in the middle of a batch, since too many were open. Pure.
 
 use parquet::file::metadata::KeyValue;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checkpoint::CheckpointDelta;
 
@@ -25,19 +26,15 @@ pub(super) fn metadata(pipeline: &str, ranges: Option<String>) -> Vec<KeyValue> 
     metadata
 }
 
-/// What was covered since a file was opened, as JSON. Where a source partition bears the dataset's name, only those
-/// that do can have rows in it.
-pub(super) fn source_ranges(dataset: &str, before: &CheckpointDelta, now: &CheckpointDelta) -> String {
-    let named = now.iter().any(|(partition, _)| &*partition.topic == dataset);
-    let ranges = now.iter().filter(|(partition, _)| !named || &*partition.topic == dataset);
-    let ranges = ranges.filter_map(|(partition, range)| {
-        let earlier = before.iter().find(|(known, _)| *known == partition).map(|(_, range)| range.to);
-        let from = earlier.unwrap_or(range.from);
-        (from < range.to).then(
-            || json!({"topic": &*partition.topic, "partition": partition.partition, "from": from, "to": range.to}),
-        )
+/// What a generation covered, as JSON. Where a source partition bears the dataset's name, only those that do can have
+/// rows in it.
+pub(super) fn source_ranges(dataset: &str, covered: &CheckpointDelta) -> String {
+    let named = covered.iter().any(|(partition, _)| &*partition.topic == dataset);
+    let ranges = covered.iter().filter(|(partition, _)| !named || &*partition.topic == dataset);
+    let ranges = ranges.map(|(partition, range)| {
+        json!({"topic": &*partition.topic, "partition": partition.partition, "from": range.from, "to": range.to})
     });
-    serde_json::Value::from_iter(ranges).to_string()
+    ranges.collect::<Value>().to_string()
 }
 
 #[cfg(test)]
@@ -55,20 +52,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_names_what_was_covered_since_it_was_opened() {
-        let before = delta(&[("orders", 0, 10, 20), ("orders", 1, 5, 9)]);
-        let now = delta(&[("orders", 0, 10, 30), ("orders", 1, 5, 9), ("orders", 2, 0, 4), ("clicks", 0, 0, 9)]);
+    fn a_file_names_the_ranges_of_its_own_dataset() {
+        let covered = delta(&[("orders", 0, 10, 30), ("orders", 2, 0, 4), ("clicks", 0, 0, 9)]);
         assert_eq!(
-            source_ranges("orders", &before, &now),
-            r#"[{"topic":"orders","partition":0,"from":20,"to":30},{"topic":"orders","partition":2,"from":0,"to":4}]"#
+            source_ranges("orders", &covered),
+            r#"[{"topic":"orders","partition":0,"from":10,"to":30},{"topic":"orders","partition":2,"from":0,"to":4}]"#
         );
     }
 
     #[test]
     fn partitions_of_other_names_count_where_the_dataset_is_none_of_them() {
-        let now = delta(&[("/data/a.jsonl", 0, 0, 4)]);
         assert_eq!(
-            source_ranges("back-fill", &CheckpointDelta::default(), &now),
+            source_ranges("back-fill", &delta(&[("/data/a.jsonl", 0, 0, 4)])),
             r#"[{"topic":"/data/a.jsonl","partition":0,"from":0,"to":4}]"#
         );
     }

@@ -133,14 +133,14 @@ mod tests {
 
     /// A minute, two batches, 100 bytes a file, two files.
     const RULES: RollRules =
-        RollRules { interval: Duration::from_secs(60), batches_max: Some(2), file_bytes: 100, open_files_max: 2 };
+        RollRules { interval: Duration::from_mins(1), batches_max: Some(2), file_bytes: 100, open_files_max: 2 };
 
     /// Nothing in flight of 1 GB.
     const IDLE: Memory = Memory { used_bytes: 0, limit_bytes: 1_000_000_000 };
 
     #[test]
     fn an_empty_generation_is_never_due() {
-        let later = Instant::now() + Duration::from_secs(3600);
+        let later = Instant::now() + Duration::from_hours(1);
         assert_eq!(RULES.due(&Progress::default(), IDLE, later), None);
         assert_eq!(RULES.deadline(&Progress::default()), None);
     }
@@ -150,8 +150,8 @@ mod tests {
         let began = Instant::now();
         let progress = Progress { began: Some(began), ..Progress::default() };
         assert_eq!(RULES.due(&progress, IDLE, began + Duration::from_millis(59_999)), None);
-        assert_eq!(RULES.due(&progress, IDLE, began + Duration::from_secs(60)), Some(Due::Interval));
-        assert_eq!(RULES.deadline(&progress), Some(began + Duration::from_secs(60)));
+        assert_eq!(RULES.due(&progress, IDLE, began + Duration::from_mins(1)), Some(Due::Interval));
+        assert_eq!(RULES.deadline(&progress), Some(began + Duration::from_mins(1)));
         let progress = Progress { batches: 2, ..progress };
         assert_eq!(RULES.due(&progress, IDLE, began), Some(Due::Batches));
         assert_eq!(RollRules { batches_max: None, ..RULES }.due(&progress, IDLE, began), None);

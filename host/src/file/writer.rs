@@ -18,7 +18,6 @@ use parquet::{
 };
 
 use crate::{
-    checkpoint::CheckpointDelta,
     error::PipelineError,
     store::{Path, StagingWriter},
     telemetry::metrics::Metrics,
@@ -26,10 +25,6 @@ use crate::{
 
 /// Encoded bytes are kept in pieces of this size, so that a large row group is never copied to grow a buffer.
 const PIECE_BYTES: usize = 1 << 20;
-
-/// Of the bytes handed to the store, how many a file counts as still in memory: about what the store buffers and
-/// uploads at once for one file.
-const STAGING_BYTES: usize = 16 << 20;
 
 /// A file that rows are being written to.
 #[derive(Debug)]
@@ -48,8 +43,6 @@ pub(super) struct OpenFile {
     rows: u64,
     /// Bytes handed to the store.
     sent_bytes: usize,
-    /// What was covered when it was opened.
-    pub(super) covered_before: Arc<CheckpointDelta>,
     /// The batch, counted in the generation, of its newest rows.
     pub(super) last_batch: u64,
     /// See [`OpenFile::encoded_bytes`]; kept, since asking every column costs more than a look.
@@ -58,6 +51,13 @@ pub(super) struct OpenFile {
     held_bytes: usize,
     /// Counts it among the open files.
     _count: OpenCount,
+}
+
+impl EncodedFile {
+    /// Whether the store has not begun to send it, which it does not for small files before they are published.
+    pub(super) fn is_whole_in_memory(&self) -> bool {
+        u64::try_from(self.held_bytes).is_ok_and(|held| held == self.bytes)
+    }
 }
 
 /// A file whose last byte is with the store's writer.
@@ -71,7 +71,7 @@ pub(super) struct EncodedFile {
     pub(super) rows: u64,
     /// Its length.
     pub(super) bytes: u64,
-    /// Bytes of it that may still be in memory.
+    /// Bytes of it that are still in memory.
     pub(super) held_bytes: usize,
 }
 
@@ -88,14 +88,12 @@ pub(super) struct NewFile {
     pub(super) schema: SchemaRef,
     /// How it is written.
     pub(super) properties: WriterProperties,
-    /// What is covered already.
-    pub(super) covered_before: Arc<CheckpointDelta>,
 }
 
 impl OpenFile {
     /// Opens a file. Nothing is sent yet.
     pub(super) fn open(new: NewFile, metrics: &Metrics) -> Result<Self, PipelineError> {
-        let NewFile { staging, path, number, schema, properties, covered_before } = new;
+        let NewFile { staging, path, number, schema, properties } = new;
         let writer = ArrowWriter::try_new(Outbox::default(), Arc::clone(&schema), Some(properties));
         let writer = writer.map_err(|error| cannot_encode(&path, error))?;
         Ok(Self {
@@ -106,7 +104,6 @@ impl OpenFile {
             number,
             rows: 0,
             sent_bytes: 0,
-            covered_before,
             last_batch: 0,
             encoded_bytes: 0,
             held_bytes: 0,
@@ -149,11 +146,13 @@ impl OpenFile {
 
     /// Writes the footer, with `metadata` in it, and hands the last bytes to the store.
     pub(super) async fn finish(mut self, metadata: Vec<KeyValue>) -> Result<EncodedFile, PipelineError> {
-        metadata.into_iter().for_each(|pair| self.writer.append_key_value_metadata(pair));
+        for pair in metadata {
+            self.writer.append_key_value_metadata(pair);
+        }
         self.writer.finish().map_err(|error| cannot_encode(&self.path, error))?;
         self.send().await?;
         Ok(EncodedFile {
-            held_bytes: self.sent_bytes.min(STAGING_BYTES),
+            held_bytes: self.staging.buffered_bytes(),
             bytes: u64::try_from(self.sent_bytes).unwrap_or(u64::MAX),
             staging: self.staging,
             path: self.path,
@@ -173,7 +172,7 @@ impl OpenFile {
             self.staging.write(piece).await?;
         }
         self.encoded_bytes = self.writer.bytes_written() + self.writer.in_progress_size();
-        self.held_bytes = self.writer.memory_size() + self.sent_bytes.min(STAGING_BYTES);
+        self.held_bytes = self.writer.memory_size() + self.staging.buffered_bytes();
         Ok(())
     }
 }

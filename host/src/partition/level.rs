@@ -223,12 +223,15 @@ fn rendering(transform: PartitionTransform, data_type: &DataType) -> Option<Rend
         PartitionTransform::Day if is_time => Some(Rendering::Day),
         PartitionTransform::Hour if is_time => Some(Rendering::Hour),
         PartitionTransform::Identity => match data_type {
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Rendering::Text),
-            DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-                Some(Rendering::Text)
-            }
-            // Its values above i64::MAX fit no signed number.
-            DataType::UInt64 => Some(Rendering::Text),
+            // UInt64: its values above i64::MAX fit no signed number.
+            DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
+            | DataType::UInt64
+            | DataType::Decimal32(..)
+            | DataType::Decimal64(..)
+            | DataType::Decimal128(..)
+            | DataType::Decimal256(..) => Some(Rendering::Text),
             DataType::Float16 | DataType::Float32 | DataType::Float64 => Some(Rendering::Float),
             DataType::Boolean => Some(Rendering::Boolean),
             DataType::Date32 | DataType::Date64 => Some(Rendering::Day),

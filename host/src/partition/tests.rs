@@ -11,7 +11,7 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Compression, LocalConfig, ParquetConfig, PartitionColumn, SinkKind, Statistics};
+use crate::config::{LocalConfig, ParquetConfig, PartitionColumn, SinkKind};
 
 /// A sink that partitions by `columns`; `day(ts)` and the like are transforms.
 fn sink(columns: &[&str]) -> SinkConfig {
@@ -29,16 +29,7 @@ fn sink(columns: &[&str]) -> SinkConfig {
         kind: SinkKind::Local(LocalConfig { base_path: "unused".into() }),
         partition_by: columns.iter().map(|text| column(text)).collect(),
         keep_partition_columns: false,
-        parquet: ParquetConfig {
-            compression: Compression::Snappy,
-            row_group_rows: 1000,
-            row_group_bytes: 1 << 20,
-            data_page_bytes: 1 << 20,
-            dictionary: true,
-            statistics: Statistics::Page,
-            bloom_filter: Vec::new(),
-            columns: Vec::new(),
-        },
+        parquet: ParquetConfig::default(),
         retry_timeout: std::time::Duration::from_secs(1),
     }
 }
@@ -207,9 +198,9 @@ type Row = (Option<String>, Option<i64>, Option<i64>);
 /// A batch of such rows, numbered.
 fn numbered(rows: &[Row]) -> RecordBatch {
     batch(vec![
-        ("text", Arc::new(StringArray::from_iter(rows.iter().map(|row| row.0.clone())))),
-        ("number", Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.1)))),
-        ("ts", Arc::new(TimestampMillisecondArray::from_iter(rows.iter().map(|row| row.2)))),
+        ("text", Arc::new(rows.iter().map(|row| row.0.clone()).collect::<StringArray>())),
+        ("number", Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>())),
+        ("ts", Arc::new(rows.iter().map(|row| row.2).collect::<TimestampMillisecondArray>())),
         ("id", Arc::new(Int64Array::from_iter_values(0..i64::try_from(rows.len()).unwrap()))),
     ])
 }

@@ -1,7 +1,349 @@
 //! The store: object_store's trait, and on top of it stage, publish and abort.
+//!
+//! Comes in: bytes and paths below the sink's root. Goes out: files that no reader can see (staged), then whole files
+//! (published). Promises: no reader ever sees a part of a file; publishing never replaces another file and may be
+//! repeated; every request that fails for a reason that may pass is tried again, within a limit, counted and logged.
+//!
+//! Stores differ only here, and only in how they stage: S3 keeps the parts of an uncompleted multipart upload, a
+//! local disk a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`.
 
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
 pub use object_store::path::Path;
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutPayload, RenameOptions, RenameTargetMode, multipart::MultipartStore,
+};
+use tokio::runtime::Handle;
 
-/// A whole file in the store that no reader can see yet.
+use crate::{
+    config::{SinkConfig, SinkKind},
+    error::PipelineError,
+    telemetry::metrics::Metrics,
+};
+
+mod failure;
+mod local;
+mod retry;
+mod s3;
+mod staging;
+
+pub use staging::{StagedFile, StagingWriter};
+
+use failure::is_not_found;
+use retry::RetryPolicy;
+use staging::StagedKind;
+
+/// Staging files of a dead process are removed at start once they are this old; a living one never keeps a file open
+/// for a day, since `commit_interval` is checked to be shorter.
+const STALE_STAGING_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// A place for files. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+/// What all clones share.
 #[derive(Debug)]
-pub struct StagedFile {}
+struct Inner {
+    /// The store itself.
+    objects: Arc<dyn ObjectStore>,
+    /// How files are kept from readers until they are published.
+    staging: Staging,
+    /// Root below which everything is written; empty for a local folder, which is the root already.
+    root: Path,
+    /// Name for messages, for instance `s3://lake/raw`.
+    location: String,
+    /// Folder of ours, `_fs_data_sink/<pipeline>`.
+    own_folder: String,
+    /// How long to go on trying.
+    retry: RetryPolicy,
+    /// Where uploads run, so that they go on while a lane computes.
+    io: Handle,
+}
+
+/// The two ways to stage.
+#[derive(Clone, Debug)]
+enum Staging {
+    /// Parts of an uncompleted multipart upload.
+    Multipart(MultipartHandle),
+    /// A file of ours, renamed at publish.
+    Rename,
+}
+
+/// A store of multipart uploads.
+#[derive(Clone)]
+struct MultipartHandle(Arc<dyn MultipartStore>);
+
+impl std::fmt::Debug for MultipartHandle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("MultipartHandle")
+    }
+}
+
+impl Store {
+    /// The store of a sink. No request is made yet.
+    pub fn open(sink: &SinkConfig, pipeline: &str, metrics: Metrics, io: Handle) -> Result<Self, PipelineError> {
+        let (objects, staging, root, location) = match &sink.kind {
+            SinkKind::S3(config) => {
+                let (client, root, location) = s3::open(config)?;
+                let objects: Arc<dyn ObjectStore> = Arc::<object_store::aws::AmazonS3>::clone(&client);
+                (objects, Staging::Multipart(MultipartHandle(client)), root, location)
+            }
+            SinkKind::Local(config) => {
+                let (client, location) = local::open(config)?;
+                (client, Staging::Rename, Path::default(), location)
+            }
+        };
+        let retry = RetryPolicy::new(sink.retry_timeout, location.clone(), metrics);
+        Ok(Self::assemble(objects, staging, root, location, pipeline, retry, io))
+    }
+
+    /// All parts together.
+    fn assemble(
+        objects: Arc<dyn ObjectStore>,
+        staging: Staging,
+        root: Path,
+        location: String,
+        pipeline: &str,
+        retry: RetryPolicy,
+        io: Handle,
+    ) -> Self {
+        let own_folder = format!("_fs_data_sink/{pipeline}");
+        Self(Arc::new(Inner { objects, staging, root, location, own_folder, retry, io }))
+    }
+
+    /// Asks whether the store can be used: the bucket is there and the credentials are good, or the folder can be
+    /// written. Creates no bucket. Tries once.
+    pub async fn check(&self) -> Result<(), PipelineError> {
+        let own = self.own_path("staging");
+        let Inner { objects, staging, location, .. } = &*self.0;
+        match staging {
+            Staging::Multipart(_) => {
+                objects.list(Some(&own)).try_next().await.map_err(|error| failure::explain(location, "list", error))?;
+            }
+            Staging::Rename => {
+                let probe = own.clone().join(format!("probe-{}", uuid::Uuid::new_v4()));
+                let explain = |error| failure::explain(location, "write", error);
+                objects.put(&probe, PutPayload::from_static(b"probe")).await.map_err(explain)?;
+                objects.delete(&probe).await.map_err(explain)?;
+                self.sweep(&own).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes staging files that a process left behind when it was killed.
+    async fn sweep(&self, own: &Path) {
+        let found: Result<Vec<_>, _> = self.0.objects.list(Some(own)).try_collect().await;
+        for object in found.unwrap_or_default() {
+            let age = chrono::Utc::now().signed_duration_since(object.last_modified).to_std().unwrap_or_default();
+            if age > STALE_STAGING_AGE {
+                match self.0.objects.delete(&object.location).await {
+                    Ok(()) => tracing::info!(file = %object.location, "removed a staging file of a dead process"),
+                    Err(error) => tracing::warn!(file = %object.location, %error, "cannot remove a staging file"),
+                }
+            }
+        }
+    }
+
+    /// Begins a file that will be visible at `path`, below the root, once it is published. No request is made yet.
+    #[must_use]
+    pub fn stage(&self, path: Path) -> StagingWriter {
+        StagingWriter::new(self.clone(), path)
+    }
+
+    /// Makes a staged file visible, whole. Answers of "exists" and "gone" are questions, not answers: what lies at the
+    /// path decides, so that a repeated publish succeeds and another file is never replaced.
+    pub async fn publish(&self, file: &StagedFile) -> Result<(), PipelineError> {
+        let target = self.full_path(&file.path);
+        self.0.retry.run("publish", &file.path, || self.publish_once(file, &target)).await
+    }
+
+    /// One try.
+    async fn publish_once(&self, file: &StagedFile, target: &Path) -> Result<(), object_store::Error> {
+        let Inner { objects, staging, .. } = &*self.0;
+        let answer = match (&file.kind, staging) {
+            // The name is unique to this process and generation: an overwrite can only repeat the same bytes.
+            (StagedKind::Inline(payload), _) => objects.put(target, payload.clone()).await.map(|_| ()),
+            (StagedKind::Upload { id, parts }, Staging::Multipart(MultipartHandle(uploads))) => {
+                uploads.complete_multipart(target, id, parts.clone()).await.map(|_| ())
+            }
+            (StagedKind::File { staged }, _) => {
+                let create = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
+                objects.rename_opts(staged, target, create).await
+            }
+            (StagedKind::Upload { .. }, Staging::Rename) => {
+                Err(object_store::Error::NotSupported { source: "a multipart upload in a store without them".into() })
+            }
+        };
+        match answer {
+            Ok(()) => Ok(()),
+            Err(error) => match objects.head(target).await {
+                Ok(there) if there.size == file.bytes => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Gives up a staged file; what cannot be removed is left to the sweep or to the bucket's lifecycle rule.
+    pub async fn abort(&self, file: &StagedFile) {
+        let Inner { objects, staging, .. } = &*self.0;
+        let answer = match (&file.kind, staging) {
+            (StagedKind::Upload { id, .. }, Staging::Multipart(MultipartHandle(uploads))) => {
+                uploads.abort_multipart(&self.full_path(&file.path), id).await
+            }
+            (StagedKind::File { staged }, _) => objects.delete(staged).await,
+            (StagedKind::Inline(_) | StagedKind::Upload { .. }, _) => Ok(()),
+        };
+        if let Err(error) = answer
+            && !is_not_found(&error)
+        {
+            tracing::warn!(file = %file.path, %error, "cannot remove a staged file");
+        }
+    }
+
+    /// Writes a small object whole.
+    pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), PipelineError> {
+        let target = self.full_path(path);
+        self.0
+            .retry
+            .run("put", path, || async {
+                self.0.objects.put(&target, PutPayload::from_bytes(bytes.clone())).await.map(|_| ())
+            })
+            .await
+    }
+
+    /// A path in the folder that is ours, below the root: `_fs_data_sink/<pipeline>/<name>`. Not for data files.
+    #[must_use]
+    pub fn own_name(&self, name: &str) -> Path {
+        Path::from_iter(self.0.own_folder.split('/').chain(name.split('/')))
+    }
+
+    /// The same from the bucket's root.
+    fn own_path(&self, name: &str) -> Path {
+        self.full_path(&self.own_name(name))
+    }
+
+    /// A path below the root, from the bucket's root. Keeps each part as it is: Hive's escapes stay escapes.
+    fn full_path(&self, path: &Path) -> Path {
+        if self.0.root.as_ref().is_empty() {
+            return path.clone();
+        }
+        // Both parts were parsed before; joining them by a slash cannot make an invalid path.
+        Path::parse(format!("{}/{path}", self.0.root)).unwrap_or_else(|_| path.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::config::LocalConfig;
+
+    /// A store in memory that stages by multipart upload, as S3 does.
+    pub(crate) fn in_memory() -> (Store, Arc<InMemory>) {
+        let objects = Arc::new(InMemory::new());
+        let retry = RetryPolicy::new(Duration::from_millis(300), "memory".into(), Metrics::detached());
+        let uploads: Arc<dyn MultipartStore> = Arc::<InMemory>::clone(&objects);
+        let store = Store::assemble(
+            Arc::<InMemory>::clone(&objects),
+            Staging::Multipart(MultipartHandle(uploads)),
+            Path::from("root"),
+            "memory".into(),
+            "orders",
+            retry,
+            Handle::current(),
+        );
+        (store, objects)
+    }
+
+    /// A store in a folder.
+    fn in_folder(folder: &std::path::Path) -> Store {
+        let sink = SinkConfig {
+            kind: SinkKind::Local(LocalConfig { base_path: folder.to_owned() }),
+            partition_by: Vec::new(),
+            keep_partition_columns: false,
+            parquet: crate::config::ParquetConfig::default(),
+            retry_timeout: Duration::from_millis(300),
+        };
+        Store::open(&sink, "orders", Metrics::detached(), Handle::current()).unwrap()
+    }
+
+    /// Every object below the root, with its length.
+    async fn visible(store: &Store) -> Vec<(String, u64)> {
+        let mut found: Vec<_> = store
+            .0
+            .objects
+            .list(None)
+            .map_ok(|object| (object.location.to_string(), object.size))
+            .try_collect()
+            .await
+            .unwrap();
+        found.sort();
+        found
+    }
+
+    /// Scenario: a file of 20 MiB and one of 3 bytes are staged, published twice, and a third one is aborted.
+    /// Guarantees: nothing under the final name before publish; whole files after; repeating is harmless.
+    async fn contract(store: &Store) {
+        let path = Path::parse("orders/country=D%2FE/a.parquet").unwrap();
+        let mut writer = store.stage(path.clone());
+        for byte in 0..20u8 {
+            writer.write(Bytes::from(vec![byte; 1 << 20])).await.unwrap();
+        }
+        let large = writer.finish().await.unwrap();
+        let mut writer = store.stage(Path::parse("orders/b.parquet").unwrap());
+        writer.write(Bytes::from_static(b"abc")).await.unwrap();
+        let small = writer.finish().await.unwrap();
+        assert!(visible(store).await.iter().all(|(path, _)| !path.ends_with(".parquet")), "visible too early");
+        for file in [&large, &small, &large, &small] {
+            store.publish(file).await.unwrap();
+        }
+        let mut writer = store.stage(Path::parse("orders/c.parquet").unwrap());
+        writer.write(Bytes::from(vec![1; 9 << 20])).await.unwrap();
+        let aborted = writer.finish().await.unwrap();
+        store.abort(&aborted).await;
+        store.publish(&aborted).await.unwrap_err();
+        let data: Vec<_> = visible(store).await.into_iter().filter(|(path, _)| path.contains("orders/")).collect();
+        let names: Vec<_> = data.iter().map(|(path, size)| (path.rsplit("orders/").next().unwrap(), *size)).collect();
+        assert_eq!(names, [("b.parquet", 3), ("country=D%2FE/a.parquet", 20 << 20)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn multipart_staging_keeps_the_contract() {
+        contract(&in_memory().0).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rename_staging_keeps_the_contract_and_escapes_stay_escapes_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = in_folder(folder.path());
+        store.check().await.unwrap();
+        contract(&store).await;
+        assert!(folder.path().join("orders/country=D%2FE/a.parquet").is_file());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_is_there_already_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = in_folder(folder.path());
+        std::fs::create_dir_all(folder.path().join("orders")).unwrap();
+        std::fs::write(folder.path().join("orders/a.parquet"), b"of somebody else").unwrap();
+        let mut writer = store.stage(Path::parse("orders/a.parquet").unwrap());
+        writer.write(Bytes::from_static(b"abc")).await.unwrap();
+        let staged = writer.finish().await.unwrap();
+        let error = store.publish(&staged).await.unwrap_err();
+        assert!(error.full_message().contains("orders/a.parquet"), "{}", error.full_message());
+        assert_eq!(std::fs::read(folder.path().join("orders/a.parquet")).unwrap(), b"of somebody else");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_that_cannot_be_made_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let sink = LocalConfig { base_path: file.path().join("lake") };
+        let error = local::open(&sink).unwrap_err();
+        assert!(error.full_message().contains("sink.base_path"), "{}", error.full_message());
+    }
+}

@@ -1,0 +1,244 @@
+//! One worker: takes events from its source stream, in order, and ends generations when they are due.
+//!
+//! Ends when the source has ended (drained after a stop, read to its end) and the last generation is committed, or
+//! with the first failure; then nothing of the open generation becomes visible and its positions stay uncommitted.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput};
+use crate::{
+    batch::{RawBatch, Rejection},
+    commit::{CommitContext, Committer},
+    config::{DeadLetterConfig, ErrorHandling},
+    error::PipelineError,
+    file::{FileContext, Generation},
+    plugin::FlushReason,
+    source::{SourceControl, SourceEvent, SourceStream},
+    telemetry::rate_limit::RateLimited,
+};
+
+/// Refused records are logged at most this often; all of them are counted and in the dead letters.
+const REJECTION_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The state of a lane.
+struct Lane {
+    /// What the lanes share.
+    shared: Shared,
+    /// Which lane this is.
+    lane: usize,
+    /// One per dataset.
+    flows: HashMap<Arc<str>, Flow>,
+    /// What was written since the last commit.
+    generation: Generation,
+    /// Where generations go when they are closed.
+    commits: Commits,
+    /// Keeps the log readable when many records are refused.
+    rejection_log: RateLimited,
+}
+
+/// What the lane does next.
+enum Next {
+    /// Something came from the source; `None` when it is gone.
+    Event(Option<SourceEvent>),
+    /// The open generation has reached its age.
+    Due,
+    /// The process drains.
+    Stop,
+    /// A commit failed for good.
+    Failed(PipelineError),
+}
+
+/// Runs a lane to its end.
+pub(super) async fn run(
+    shared: Shared,
+    lane: usize,
+    mut stream: SourceStream,
+    stop: CancellationToken,
+) -> Result<(), PipelineError> {
+    let source = stream.control.clone();
+    let mut lane = Lane::new(shared, lane, source.clone());
+    let result = lane.work(&mut stream, &stop).await;
+    if result.is_err() {
+        lane.generation.abandon().await;
+    }
+    let Lane { flows, commits, .. } = lane;
+    for flow in flows.into_values() {
+        flow.close().await;
+    }
+    let committed = match &result {
+        Ok(()) => commits.finish().await,
+        // The failure is told already; what is still in the queue is committed or dropped as a whole.
+        Err(_) => {
+            let _ = commits.finish().await;
+            Ok(())
+        }
+    };
+    source.close().await;
+    result.and(committed)
+}
+
+impl Lane {
+    /// A lane with nothing open.
+    fn new(shared: Shared, lane: usize, source: SourceControl) -> Self {
+        let Shared { config, store, budget, metrics, runtime, totals, .. } = &shared;
+        let committer = Committer::new(CommitContext {
+            store: store.clone(),
+            pipeline: Arc::clone(&config.name),
+            lane,
+            dead_letter: config.dead_letter,
+            metrics: metrics.clone(),
+        });
+        let commits = Commits::start(committer, source, Arc::clone(totals), &runtime.io);
+        let generation = Generation::new(FileContext {
+            store: store.clone(),
+            sink: config.sink.clone(),
+            run: config.run.clone(),
+            pipeline: Arc::clone(&config.name),
+            lane,
+            budget: budget.clone(),
+            metrics: metrics.clone(),
+            io: runtime.io.clone(),
+        });
+        let rejection_log = RateLimited::new(REJECTION_LOG_INTERVAL);
+        Self { shared, lane, flows: HashMap::new(), generation, commits, rejection_log }
+    }
+
+    /// Handles events until the source ends; then commits what is left.
+    async fn work(&mut self, stream: &mut SourceStream, stop: &CancellationToken) -> Result<(), PipelineError> {
+        let mut draining = false;
+        loop {
+            match self.next(stream, stop, draining).await {
+                Next::Event(Some(SourceEvent::Batch(raw))) => self.process(raw).await?,
+                Next::Event(Some(SourceEvent::Revoked { release, partitions })) => {
+                    tracing::info!(pipeline = %self.shared.config.name, lane = self.lane, partitions = partitions.len(),
+                        "partitions are taken away: committing what was read of them");
+                    self.end_generation_and_wait().await?;
+                    // The source may have given up waiting; then it has already dropped the partitions.
+                    let _ = release.send(());
+                }
+                // Their rows are published once more by the next owner; at least once allows it, and dropping the
+                // generation would lose rows of the partitions that are still ours.
+                Next::Event(Some(SourceEvent::Lost { .. })) => self.end_generation_and_wait().await?,
+                Next::Event(Some(SourceEvent::End)) => break,
+                Next::Event(Some(SourceEvent::Failed(error))) => return Err(error),
+                Next::Event(None) => return Err(PipelineError::stop("the source ended without saying so")),
+                Next::Due => self.end_generation().await?,
+                Next::Stop => {
+                    draining = true;
+                    stream.control.stop();
+                }
+                Next::Failed(error) => return Err(error),
+            }
+        }
+        self.flush(FlushReason::EndOfInput).await?;
+        self.close_generation().await
+    }
+
+    /// Waits for the next thing to do. Cancel-safe in all its parts.
+    async fn next(&mut self, stream: &mut SourceStream, stop: &CancellationToken, draining: bool) -> Next {
+        let deadline = self.generation.deadline().map(Instant::from_std);
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !draining => Next::Stop,
+            error = self.commits.failed() => Next::Failed(error),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Next::Due,
+            event = stream.events.recv() => Next::Event(event),
+        }
+    }
+
+    /// Takes a batch through its flow into files.
+    async fn process(&mut self, raw: RawBatch) -> Result<(), PipelineError> {
+        let bytes = raw.envelope.as_record_batch().get_array_memory_size() as u64;
+        self.shared.metrics.batch_read(raw.envelope.len() as u64, bytes);
+        self.shared.totals.read(raw.envelope.len() as u64, bytes);
+        if !self.flows.contains_key(&raw.dataset) {
+            let flow = Flow::new(self.shared.clone(), self.lane)?;
+            self.flows.insert(Arc::clone(&raw.dataset), flow);
+        }
+        let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
+        let output = flow.process(&raw).await?;
+        self.take_output(&raw.dataset, output).await?;
+        self.generation.cover(&raw.delta)?;
+        drop(raw);
+        self.shared.metrics.memory_in_flight(self.shared.budget.used_bytes() as u64);
+        if self.generation.is_due() { self.end_generation().await } else { Ok(()) }
+    }
+
+    /// Writes rows, and keeps what was refused.
+    async fn take_output(&mut self, dataset: &Arc<str>, output: FlowOutput) -> Result<(), PipelineError> {
+        let FlowOutput { rows, rejections, dead_letters } = output;
+        for part in rows {
+            self.shared.totals.wrote(part.rows.num_rows() as u64);
+            self.generation.write(dataset, &part.directory, &part.rows).await?;
+        }
+        for rejection in &rejections {
+            self.count_rejection(dataset, rejection)?;
+        }
+        match self.shared.config.dead_letter {
+            DeadLetterConfig::Store => self.generation.add_dead_letters(dead_letters),
+            DeadLetterConfig::None => self.shared.metrics.dropped(dead_letters.len() as u64),
+        }
+        Ok(())
+    }
+
+    /// Counts refused records, and logs them or stops, as configured.
+    fn count_rejection(&self, dataset: &str, rejection: &Rejection) -> Result<(), PipelineError> {
+        let Rejection { rows, stage, plugin, code, message } = rejection;
+        let plugin = plugin.as_deref().unwrap_or_default();
+        self.shared.metrics.rejected(stage.as_str(), plugin, code, rows.len() as u64);
+        self.shared.totals.rejected(rejection);
+        match self.shared.config.run.error_handling {
+            ErrorHandling::Ignore => Ok(()),
+            ErrorHandling::Log => {
+                if let Some(suppressed) = self.rejection_log.allow() {
+                    tracing::warn!(pipeline = %self.shared.config.name, dataset, stage = stage.as_str(), plugin, code,
+                        records = rows.len(), suppressed, message, "records refused");
+                }
+                Ok(())
+            }
+            ErrorHandling::Raise => Err(PipelineError::stop(format!(
+                "{} record(s) of {dataset} refused in {} ({code}): {message}; pipeline.error_handling is raise",
+                rows.len(),
+                stage.as_str(),
+            ))),
+        }
+    }
+
+    /// Has every plugin give out what it holds back.
+    async fn flush(&mut self, reason: FlushReason) -> Result<(), PipelineError> {
+        let datasets: Vec<_> = self.flows.keys().map(Arc::clone).collect();
+        for dataset in datasets {
+            if let Some(flow) = self.flows.get_mut(&dataset) {
+                let output = flow.flush(reason).await?;
+                self.take_output(&dataset, output).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the generation and hands it over; does not wait for the commit.
+    async fn end_generation(&mut self) -> Result<(), PipelineError> {
+        self.flush(FlushReason::Checkpoint).await?;
+        self.close_generation().await
+    }
+
+    /// The same without a flush.
+    async fn close_generation(&mut self) -> Result<(), PipelineError> {
+        if !self.generation.is_empty() {
+            let closed = self.generation.close()?;
+            self.commits.push(closed).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the generation and waits until it and all before it are committed.
+    async fn end_generation_and_wait(&mut self) -> Result<(), PipelineError> {
+        self.flush(FlushReason::Checkpoint).await?;
+        let closed = self.generation.close()?;
+        let committed = self.commits.push(closed).await?;
+        self.commits.wait(committed).await
+    }
+}

@@ -1,0 +1,62 @@
+//! What an answer of a store means: may it pass by itself, and what should a person do about it.
+
+use std::{error::Error as StdError, io::ErrorKind};
+
+use object_store::Error;
+
+use crate::error::{PipelineError, Verdict};
+
+/// Whether the object, the upload or the bucket is not there.
+pub(super) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::NotFound { .. })
+}
+
+/// An answer as an error with a verdict and words that say what to do.
+pub(super) fn explain(location: &str, operation: &str, error: Error) -> PipelineError {
+    let (verdict, advice) = judge(&error);
+    let message = format!("{location}: cannot {operation}: {advice}");
+    match verdict {
+        Verdict::Stop => PipelineError::stop(message),
+        Verdict::Retry => PipelineError::retry(message),
+    }
+    .because(error)
+}
+
+/// The verdict, and the advice.
+pub(super) fn judge(error: &Error) -> (Verdict, &'static str) {
+    let text = error.to_string();
+    match error {
+        _ if text.contains("NoSuchBucket") => {
+            (Verdict::Stop, "the bucket does not exist; make it, or correct sink.bucket")
+        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
+            Verdict::Stop,
+            "the credentials are wrong or lack a right; see sink.aws_access_key_id and sink.aws_secret_access_key, \
+             or the folder's owner",
+        ),
+        Error::AlreadyExists { .. } => (Verdict::Stop, "another file is there under this name"),
+        Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::InvalidPath { .. } => {
+            (Verdict::Stop, "the store does not serve this")
+        }
+        Error::NotFound { .. } => (Verdict::Stop, "it is not there (a removed upload, bucket or folder)"),
+        _ => match io_kind(error) {
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => (Verdict::Retry, "the disk is full"),
+            Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory) => {
+                (Verdict::Stop, "the folder cannot be written; see sink.base_path and its owner")
+            }
+            _ => (Verdict::Retry, "the store is away, slow or busy"),
+        },
+    }
+}
+
+/// The operating system's kind of failure, where there is one beneath.
+fn io_kind(error: &Error) -> Option<ErrorKind> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        next = cause.source();
+    }
+    None
+}
