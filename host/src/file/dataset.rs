@@ -63,13 +63,15 @@ impl Dataset {
         let layout = self.layout.insert(layout);
         let rows = leaf::to_storable(rows, &layout.file_schema)
             .map_err(|error| PipelineError::stop("cannot bring rows into the types of Parquet").because(error))?;
-        layout.learn(config, &rows)?;
+        if let Some(sampler) = layout.sampler.as_mut().filter(|sampler| !sampler.is_done()) {
+            sampler.look(&rows);
+        }
         Ok(rows)
     }
 
     /// How the next file is written; as Parquet does by itself while no rows were seen.
-    pub(super) fn properties(&self) -> WriterProperties {
-        self.layout.as_ref().map(|layout| layout.properties.clone()).unwrap_or_default()
+    pub(super) fn properties(&mut self, config: &ParquetConfig) -> Result<WriterProperties, PipelineError> {
+        self.layout.as_mut().map_or_else(|| Ok(WriterProperties::default()), |layout| layout.properties(config))
     }
 }
 
@@ -83,15 +85,19 @@ impl Layout {
         Ok(Self { schema: Arc::clone(schema), file_schema, leaves, sampler, properties })
     }
 
-    /// Looks at rows, while more has to be known.
-    fn learn(&mut self, config: &ParquetConfig, rows: &RecordBatch) -> Result<(), PipelineError> {
-        let Some(advice) = self.sampler.as_mut().and_then(|sampler| sampler.look(rows)) else { return Ok(()) };
-        self.sampler = None;
-        self.properties = writer_properties(config, &self.leaves, &advice)?;
-        let distinct = self.leaves.iter().zip(&advice).filter(|(_, advice)| **advice == Advice::Distinct);
-        let distinct: Vec<&str> = distinct.map(|(leaf, _)| leaf.name.as_str()).collect();
-        tracing::debug!(?distinct, "columns whose values hardly repeat are written without a dictionary");
-        Ok(())
+    /// For the next file, with what is known by now.
+    fn properties(&mut self, config: &ParquetConfig) -> Result<WriterProperties, PipelineError> {
+        if let Some(sampler) = &self.sampler {
+            let advice = sampler.advice();
+            self.properties = writer_properties(config, &self.leaves, &advice)?;
+            if sampler.is_done() {
+                self.sampler = None;
+                let distinct = self.leaves.iter().zip(&advice).filter(|(_, advice)| **advice == Advice::Distinct);
+                let distinct: Vec<&str> = distinct.map(|(leaf, _)| leaf.name.as_str()).collect();
+                tracing::debug!(?distinct, "columns whose values hardly repeat are written without a dictionary");
+            }
+        }
+        Ok(self.properties.clone())
     }
 }
 

@@ -16,18 +16,15 @@ use arrow_row::{RowConverter, SortField};
 
 use super::leaf;
 
-/// Rows looked at. In 8,192 rows a column of 40,000 equally frequent values is distinct in nine of ten.
+/// Rows looked at.
 const SAMPLE_ROWS: usize = 8192;
 
-/// A leaf with fewer values in the sample keeps its dictionary: too little is known of it.
-const SAMPLE_VALUES_MIN: usize = 1024;
-
-/// Strings that repeat less than this are written without a dictionary: the dictionary of one row group would outgrow
-/// its page anyway. In percent of values that are distinct.
-const DISTINCT_STRINGS_PERCENT: usize = 90;
+/// Strings of so many values or more are written without a dictionary: that of one row group would outgrow its page
+/// anyway.
+const MANY_STRINGS: usize = 40_000;
 
 /// Numbers are short, so that dictionaries of them pay for longer.
-const DISTINCT_NUMBERS_PERCENT: usize = 95;
+const MANY_NUMBERS: usize = 80_000;
 
 /// What to do with a column, where the user did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,8 +64,8 @@ impl Sampler {
         Self { rows_left: SAMPLE_ROWS, leaves: Vec::new(), hasher: RandomState::new() }
     }
 
-    /// Looks at rows; `Some` once enough was seen, which is then the answer for good.
-    pub(super) fn look(&mut self, rows: &RecordBatch) -> Option<Vec<Advice>> {
+    /// Looks at rows, as many as are still wanted.
+    pub(super) fn look(&mut self, rows: &RecordBatch) {
         let rows = rows.slice(0, rows.num_rows().min(self.rows_left));
         self.rows_left -= rows.num_rows();
         for (number, values) in leaf::values(&rows).iter().enumerate() {
@@ -79,7 +76,16 @@ impl Sampler {
                 sample.look(values, &self.hasher);
             }
         }
-        (self.rows_left == 0).then(|| self.leaves.drain(..).map(|sample| sample.advice()).collect())
+    }
+
+    /// Whether enough was seen.
+    pub(super) fn is_done(&self) -> bool {
+        self.rows_left == 0
+    }
+
+    /// What follows from what was seen so far.
+    pub(super) fn advice(&self) -> Vec<Advice> {
+        self.leaves.iter().map(Sample::advice).collect()
     }
 }
 
@@ -87,7 +93,7 @@ impl Sample {
     /// Looks at values.
     fn look(&mut self, values: &ArrayRef, hasher: &RandomState) {
         // Long lists must not make the sample large.
-        let values = values.slice(0, values.len().min(2 * SAMPLE_ROWS));
+        let values = values.slice(0, values.len().min((2 * SAMPLE_ROWS).saturating_sub(self.values)));
         self.is_text = is_text(values.data_type());
         let converter = RowConverter::new(vec![SortField::new(values.data_type().clone())]);
         // A type that cannot be compared keeps its dictionary.
@@ -103,14 +109,12 @@ impl Sample {
         }
     }
 
-    /// What follows.
+    /// What follows. Among `n` values drawn from `d` about `n * n / 2d` are repetitions (the birthday problem), so the
+    /// repetitions seen tell how many values there are; one more is assumed, for samples in which there is none yet.
     fn advice(&self) -> Advice {
-        let percent = if self.is_text { DISTINCT_STRINGS_PERCENT } else { DISTINCT_NUMBERS_PERCENT };
-        if self.values >= SAMPLE_VALUES_MIN && self.distinct.len() * 100 >= self.values * percent {
-            Advice::Distinct
-        } else {
-            Advice::Dictionary
-        }
+        let many = if self.is_text { MANY_STRINGS } else { MANY_NUMBERS };
+        let repetitions = self.values - self.distinct.len();
+        if (repetitions + 1) * 2 * many <= self.values * self.values { Advice::Distinct } else { Advice::Dictionary }
     }
 }
 
@@ -142,25 +146,43 @@ mod tests {
         .unwrap()
     }
 
-    #[test]
-    fn unique_columns_lose_their_dictionary_and_others_keep_it() {
-        let advice = Sampler::new().look(&rows(0, 10_000)).unwrap();
-        assert_eq!(advice, [Advice::Distinct, Advice::Dictionary, Advice::Dictionary, Advice::Dictionary]);
+    /// What follows from some rows.
+    fn advice(parts: &[RecordBatch]) -> Vec<Advice> {
+        let mut sampler = Sampler::new();
+        parts.iter().for_each(|rows| sampler.look(rows));
+        sampler.advice()
     }
 
     #[test]
-    fn small_batches_are_added_up_before_anything_is_decided() {
-        let mut sampler = Sampler::new();
-        for part in 0..8 {
-            assert_eq!(sampler.look(&rows(part * 1000, part * 1000 + 1000)), None);
-        }
-        assert_eq!(sampler.look(&rows(8000, 9000)).unwrap()[..2], [Advice::Distinct, Advice::Dictionary]);
+    fn unique_columns_lose_their_dictionary_and_others_keep_it() {
+        let expected = [Advice::Distinct, Advice::Dictionary, Advice::Distinct, Advice::Dictionary];
+        assert_eq!(advice(&[rows(0, 10_000)]), expected);
+    }
+
+    #[test]
+    fn a_few_hundred_rows_tell_unique_columns_already_and_fewer_do_not() {
+        assert_eq!(advice(&[rows(0, 500)])[..3], [Advice::Distinct, Advice::Dictionary, Advice::Dictionary]);
+        assert_eq!(advice(&[rows(0, 100)])[0], Advice::Dictionary);
+    }
+
+    #[test]
+    fn small_slices_are_added_up() {
+        let slices: Vec<_> = (0..50).map(|part| rows(part * 10, part * 10 + 10)).collect();
+        assert_eq!(advice(&slices)[..2], [Advice::Distinct, Advice::Dictionary]);
     }
 
     #[test]
     fn a_column_that_repeats_only_from_batch_to_batch_keeps_its_dictionary() {
+        assert_eq!(advice(&[rows(0, 4096), rows(0, 4096)])[0], Advice::Dictionary);
+    }
+
+    #[test]
+    fn a_bounded_number_of_rows_is_looked_at() {
         let mut sampler = Sampler::new();
-        assert_eq!(sampler.look(&rows(0, 4096)), None);
-        assert_eq!(sampler.look(&rows(0, 4096)).unwrap()[0], Advice::Dictionary);
+        sampler.look(&rows(0, 8191));
+        assert!(!sampler.is_done());
+        sampler.look(&rows(0, 8191));
+        assert!(sampler.is_done());
+        assert_eq!(sampler.leaves[0].values, SAMPLE_ROWS);
     }
 }

@@ -308,7 +308,7 @@ impl Generation {
             path,
             number,
             schema: Arc::clone(schema),
-            properties: known.properties(),
+            properties: known.properties(&self.context.sink.parquet)?,
         };
         known.open.insert(Box::from(directory), OpenFile::open(new, &self.context.metrics)?);
         self.next_file += 1;
