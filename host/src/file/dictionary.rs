@@ -149,7 +149,9 @@ mod tests {
     /// What follows from some rows.
     fn advice(parts: &[RecordBatch]) -> Vec<Advice> {
         let mut sampler = Sampler::new();
-        parts.iter().for_each(|rows| sampler.look(rows));
+        for rows in parts {
+            sampler.look(rows);
+        }
         sampler.advice()
     }
 
