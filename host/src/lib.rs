@@ -17,13 +17,13 @@ pub mod store;
 pub mod telemetry;
 
 // The rooms.
-pub mod commit;
-pub mod decode;
-pub mod file;
-pub mod partition;
-pub mod plugin;
 pub mod source;
+pub mod decode;
+pub mod plugin;
+pub mod partition;
+pub mod file;
+pub mod commit;
 
 // Who introduces them, and who starts it all.
+pub mod pipeline;
 pub mod cli;
-//pub mod pipeline;

@@ -1,2 +1,12 @@
-//! bin
-fn main() {}
+//! The thin binary: everything is in the library.
+
+use std::process::ExitCode;
+
+/// Encoding and decoding allocate large buffers side by side; mimalloc gives them back sooner and costs less.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Parses the arguments and runs.
+fn main() -> ExitCode {
+    fs_data_sink::cli::main()
+}

@@ -7,9 +7,18 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arrow_schema::Schema;
 
-pub use secret::Secret;
-
+mod check;
+pub mod fault;
+pub mod load;
+mod node;
+mod print;
+mod properties;
+mod reader;
+mod schema;
 mod secret;
+mod value;
+
+pub use secret::Secret;
 
 /// Everything one process runs.
 #[derive(Clone, Debug)]

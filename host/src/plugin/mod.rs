@@ -1,1 +1,170 @@
-//! The plugin room.
+//! The plugin room: rows go through WebAssembly components that nobody has to trust.
+//!
+//! Comes in: typed rows with their origin. Goes out: the rows that the plugins kept, extended or made, and the rows
+//! that they refused. Promises:
+//!
+//! * A plugin sees the batch it is given and its configuration; no file, no network, no environment, no other rows.
+//! * A call ends at its deadline, memory stays in its budget, and what a plugin answers is checked before anyone uses
+//!   it. Whatever a plugin does, the process lives and other lanes go on.
+//! * No row is lost: it leaves as a row, as a rejection, or is counted as filtered, or an error ends the pipeline
+//!   before its position is committed.
+//!
+//! `engine` is wasmtime, `component` and `cache` load a plugin, `instance` runs it, `policy` decides what happens
+//! when that goes wrong, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote.
+
+use std::{fmt, sync::Arc};
+
+use arrow_schema::SchemaRef;
+
+pub use component::LoadedPlugin;
+pub use engine::PluginEngine;
+
+use crate::{
+    batch::{DecodedBatch, Rejection},
+    error::PipelineError,
+    telemetry::metrics::Metrics,
+};
+use policy::Stage;
+
+mod apply;
+mod batches;
+mod bindings;
+mod cache;
+mod columns;
+mod component;
+mod engine;
+mod failure;
+mod format;
+mod instance;
+mod ipc_check;
+mod ipc_walk;
+mod limiter;
+mod policy;
+mod types;
+mod voice;
+
+/// Where a chain runs.
+#[derive(Clone, Debug)]
+pub struct ChainContext {
+    /// The pipeline's name.
+    pub pipeline: Arc<str>,
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// Which of the pipeline's workers.
+    pub lane: usize,
+    /// Where calls, traps and dropped rows are counted.
+    pub metrics: Metrics,
+}
+
+/// Why held-back rows are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushReason {
+    /// Source positions are about to be committed.
+    Checkpoint,
+    /// A time or size trigger of the host.
+    Timer,
+    /// No more input will come.
+    EndOfInput,
+}
+
+impl From<FlushReason> for bindings::types::FlushReason {
+    fn from(reason: FlushReason) -> Self {
+        match reason {
+            FlushReason::Checkpoint => Self::Checkpoint,
+            FlushReason::Timer => Self::Timer,
+            FlushReason::EndOfInput => Self::EndOfInput,
+        }
+    }
+}
+
+/// What became of the rows that a chain was given.
+#[derive(Debug, Default)]
+pub struct ChainOutput {
+    /// Rows in the chain's output schema; no batch is empty.
+    pub batches: Vec<DecodedBatch>,
+    /// Refused rows, as row numbers of the batch beside them, which may be one between two plugins.
+    pub rejected: Vec<(DecodedBatch, Rejection)>,
+}
+
+/// One instance of each plugin of a lane, in order.
+pub struct Chain {
+    /// The plugins.
+    stages: Vec<Stage>,
+    /// What leaves the last of them.
+    output: SchemaRef,
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Chain").field("stages", &self.stages.len()).field("output", &self.output).finish()
+    }
+}
+
+impl Chain {
+    /// Starts the plugins one after the other; each is told the schema that leaves the one before.
+    pub async fn open(
+        plugins: &[Arc<LoadedPlugin>],
+        input: SchemaRef,
+        context: ChainContext,
+    ) -> Result<Self, PipelineError> {
+        let mut stages = Vec::with_capacity(plugins.len());
+        let mut output = input;
+        for plugin in plugins {
+            let stage = Stage::open(plugin, &output, &context).await?;
+            output = Arc::clone(stage.output_schema_ref());
+            stages.push(stage);
+        }
+        Ok(Self { stages, output })
+    }
+
+    /// The schema of the rows that leave the chain.
+    #[must_use]
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.output
+    }
+
+    /// Sends a batch through all plugins.
+    pub async fn process(&mut self, batch: DecodedBatch) -> Result<ChainOutput, PipelineError> {
+        let mut output = ChainOutput::default();
+        output.batches = run(&mut self.stages, vec![batch], &mut output.rejected).await?;
+        Ok(output)
+    }
+
+    /// Asks each plugin for the rows that it held back and sends them through the ones behind it.
+    pub async fn flush(&mut self, reason: FlushReason) -> Result<ChainOutput, PipelineError> {
+        let mut output = ChainOutput::default();
+        for position in 0..self.stages.len() {
+            let Some((stage, behind)) = self.stages.get_mut(position..).and_then(<[_]>::split_first_mut) else {
+                break;
+            };
+            let held = stage.flush(reason).await?;
+            output.batches.extend(run(behind, held, &mut output.rejected).await?);
+        }
+        Ok(output)
+    }
+
+    /// Says good-bye to all plugins. Held-back rows must have been flushed before.
+    pub async fn close(mut self) {
+        for stage in &mut self.stages {
+            stage.close().await;
+        }
+    }
+}
+
+/// Sends batches through plugins in order.
+async fn run(
+    stages: &mut [Stage],
+    mut batches: Vec<DecodedBatch>,
+    rejected: &mut Vec<(DecodedBatch, Rejection)>,
+) -> Result<Vec<DecodedBatch>, PipelineError> {
+    for stage in stages {
+        let mut next = Vec::new();
+        for batch in batches {
+            let output = stage.process(batch).await?;
+            next.extend(output.batches);
+            rejected.extend(output.rejected);
+        }
+        batches = next;
+    }
+    Ok(batches)
+}

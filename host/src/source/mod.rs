@@ -1,1 +1,155 @@
-//! The source room.
+//! Where records come from.
+//!
+//! Comes in: a cluster, or files. Goes out: a stream of [`SourceEvent`]s per lane. Promises of every source:
+//!
+//! * records of one source partition come in order; a batch has records of one dataset;
+//! * at the memory budget, or when the lane is behind, it stops reading without losing its place or its group;
+//! * a position is committed only when [`SourceControl::committed`] was told of it, and only of partitions that are
+//!   still owned;
+//! * before it gives partitions away it lets the lane commit what was read of them, within a bounded time.
+//!
+//! The set of sources is closed: one `match` in [`start`].
+
+use std::sync::{Arc, atomic::AtomicI64};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    batch::RawBatch,
+    checkpoint::{CheckpointDelta, SourcePartition},
+    config::{RunConfig, SourceConfig, SourceKind},
+    error::PipelineError,
+    memory::MemoryBudget,
+    telemetry::metrics::Metrics,
+};
+
+mod envelope;
+mod file;
+mod kafka;
+
+/// Events that may wait for a lane: two batches keep it busy while the next one fills.
+const EVENTS_MAX: usize = 2;
+
+/// What a source of one lane works with.
+#[derive(Clone, Debug)]
+pub struct LaneContext {
+    /// Name of the pipeline.
+    pub pipeline: Arc<str>,
+    /// Which lane, from 0.
+    pub lane: usize,
+    /// How many there are.
+    pub lanes: usize,
+    /// When to stop, and how much may be in flight.
+    pub run: RunConfig,
+    /// Where the bytes of batches are counted.
+    pub budget: MemoryBudget,
+    /// The metrics of the pipeline.
+    pub metrics: Metrics,
+    /// Batches that may still be sent, over all lanes (`--max-batches`).
+    pub batches_left: Arc<AtomicI64>,
+}
+
+impl LaneContext {
+    /// Takes one of the batches that may still be sent; `false` when there is none left.
+    fn take_batch(&self) -> bool {
+        self.batches_left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0
+    }
+}
+
+/// The source of one lane.
+#[derive(Debug)]
+pub struct SourceStream {
+    /// What happens, in order.
+    pub events: mpsc::Receiver<SourceEvent>,
+    /// The way back.
+    pub control: SourceControl,
+}
+
+/// What happens in a source.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Records.
+    Batch(RawBatch),
+    /// Partitions are being taken away: commit what was read, then send `release`. The source waits, within a limit.
+    Revoked {
+        /// Which.
+        partitions: Vec<SourcePartition>,
+        /// To be sent once everything is committed.
+        release: oneshot::Sender<()>,
+    },
+    /// Partitions are gone already. Their positions will not be committed any more.
+    Lost {
+        /// Which.
+        partitions: Vec<SourcePartition>,
+    },
+    /// Nothing more will come, and everything was sent.
+    End,
+    /// Nothing more can come.
+    Failed(PipelineError),
+}
+
+/// The way back from a lane to its source. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SourceControl(Control);
+
+/// One for each source.
+#[derive(Clone, Debug)]
+enum Control {
+    /// A member of a consumer group.
+    Kafka(kafka::KafkaControl),
+    /// Files have no positions to commit.
+    File(file::FileControl),
+}
+
+impl SourceControl {
+    /// The rows of these offsets are durable: commits them. Partitions that are no longer owned are left out.
+    pub async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
+        match &self.0 {
+            Control::Kafka(kafka) => kafka.committed(delta).await,
+            Control::File(_) => Ok(()),
+        }
+    }
+
+    /// Asks the source to stop reading; `End` follows. Positions can be committed afterwards.
+    pub fn stop(&self) {
+        match &self.0 {
+            Control::Kafka(kafka) => kafka.stop(),
+            Control::File(file) => file.stop(),
+        }
+    }
+
+    /// Leaves the group.
+    pub async fn close(self) {
+        match self.0 {
+            Control::Kafka(kafka) => kafka.close().await,
+            Control::File(file) => file.stop(),
+        }
+    }
+}
+
+/// Starts the source of one lane. Inside a tokio runtime.
+pub fn start(config: &SourceConfig, context: LaneContext) -> Result<SourceStream, PipelineError> {
+    match &config.kind {
+        SourceKind::Kafka(kafka) => kafka::start(kafka, config, context),
+        SourceKind::File(files) => file::start(files, config, context),
+    }
+}
+
+/// What `validate --connect` asks: is the cluster there with its topics, are the files there.
+pub async fn check(config: &SourceConfig) -> Result<(), PipelineError> {
+    match &config.kind {
+        SourceKind::Kafka(kafka) => kafka::check(kafka.clone()).await,
+        SourceKind::File(files) => file::list(files).map(|_| ()),
+    }
+}
+
+/// How many lanes a pipeline has: one per core, or as many as asked for, and no more than there are files.
+#[must_use]
+pub fn lane_count(config: &SourceConfig, requested: Option<usize>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let wanted = requested.unwrap_or(cores).max(1);
+    match &config.kind {
+        SourceKind::Kafka(_) => wanted,
+        SourceKind::File(files) => file::list(files).map_or(1, |files| wanted.min(files.len().max(1))),
+    }
+}

@@ -1,0 +1,16 @@
+//! What wasmtime generates from `wit/`: Rust types for the records and variants, and traits for the imports.
+//!
+//! Nothing is written by hand here.
+
+#![expect(clippy::pedantic, clippy::missing_docs_in_private_items, reason = "generated code")]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "plugin",
+    imports: { default: trappable },
+    exports: { default: async },
+    with: { "fs-data-sink:plugin/batches.batch": crate::plugin::batches::BatchResource },
+});
+
+pub(super) use fs_data_sink::plugin::{batches, metrics, types};
+pub(super) use wasi::{config::store as config_store, logging::logging};

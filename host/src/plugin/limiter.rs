@@ -1,0 +1,106 @@
+//! One budget over all memories of an instance, and one over all its tables.
+//!
+//! wasmtime's own `StoreLimits` count per memory, so that a plugin with many memories would have many budgets.
+
+use wasmtime::ResourceLimiter;
+
+/// Bytes of one table slot.
+const SLOT_BYTES: usize = size_of::<usize>();
+/// Core instances, memories and tables of one component; componentize-py, the largest producer known, makes about 30
+/// core instances.
+const PARTS_MAX: usize = 64;
+
+/// What an instance holds, and may hold.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    /// Most bytes of all memories together, and again of all tables.
+    limit_bytes: usize,
+    /// Bytes of all memories.
+    memory_bytes: usize,
+    /// Bytes of all tables.
+    table_bytes: usize,
+    /// What the growth that was allowed last added, in case it fails.
+    last_growth: usize,
+    /// Whether a growth was refused since the last call began.
+    refused: bool,
+}
+
+impl Limiter {
+    /// Nothing held yet.
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, memory_bytes: 0, table_bytes: 0, last_growth: 0, refused: false }
+    }
+
+    /// A call begins.
+    pub(super) fn start_call(&mut self) {
+        self.refused = false;
+    }
+
+    /// Whether a growth was refused since the call began.
+    pub(super) fn refused(&self) -> bool {
+        self.refused
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        let grown = self.memory_bytes.saturating_add(growth);
+        if grown > self.limit_bytes {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.memory_bytes = grown;
+        self.last_growth = growth;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes = self.memory_bytes.saturating_sub(self.last_growth);
+        self.last_growth = 0;
+        self.refused = true;
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current).saturating_mul(SLOT_BYTES);
+        let grown = self.table_bytes.saturating_add(growth);
+        if grown > self.limit_bytes {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.table_bytes = grown;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        PARTS_MAX
+    }
+
+    fn tables(&self) -> usize {
+        PARTS_MAX
+    }
+
+    fn memories(&self) -> usize {
+        PARTS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_memories_share_one_budget_and_a_failed_growth_is_given_back() {
+        let mut limiter = Limiter::new(100);
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(!limiter.memory_growing(0, 60, None).unwrap());
+        assert!(limiter.refused());
+        limiter.start_call();
+        assert!(limiter.memory_growing(0, 40, None).unwrap());
+        limiter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert!(limiter.memory_growing(60, 100, None).unwrap());
+        assert!(limiter.table_growing(0, 12, None).unwrap());
+        assert!(!limiter.table_growing(12, 13, None).unwrap());
+    }
+}

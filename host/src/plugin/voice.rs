@@ -1,0 +1,308 @@
+//! What a plugin says: log lines, standard output and error, counters and gauges.
+//!
+//! Comes in: text and numbers of any size at any rate. Goes out: `tracing` events with plugin, pipeline and tenant, at
+//! most `limits.log_bytes_per_second`, and metrics under at most 64 names. What is above is dropped and counted. One
+//! voice serves all instances of a plugin in a lane one after the other, so a restart does not refill its bucket.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamError, StreamResult},
+};
+
+use super::{ChainContext, bindings::logging::Level, failure::clean_to};
+
+/// Metric names of one plugin in one lane; each is a time series for ever.
+const METRIC_NAMES_MAX: usize = 64;
+/// Bytes of one metric name, as OpenTelemetry recommends for instruments.
+const METRIC_NAME_BYTES_MAX: usize = 63;
+/// Bytes of one line on standard output or error; longer ones are cut into several.
+const LINE_BYTES_MAX: usize = 1024;
+/// Bytes of one message through `wasi:logging`.
+const MESSAGE_BYTES_MAX: usize = 4096;
+/// Bytes of its context.
+const CONTEXT_BYTES_MAX: usize = 128;
+/// Bytes kept of the end of standard error, for the dead letter of a batch on which the plugin trapped.
+const TAIL_BYTES_MAX: usize = 1024;
+/// What a guest may write in one go to its standard output.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+
+/// What a plugin says in one lane.
+#[derive(Debug)]
+pub(super) struct Voice {
+    /// The plugin's name in the configuration.
+    plugin: Arc<str>,
+    /// Where it runs.
+    context: ChainContext,
+    /// Bytes a second.
+    log_bytes_per_second: usize,
+    /// What changes.
+    state: Mutex<State>,
+}
+
+/// What changes in a voice.
+#[derive(Debug)]
+struct State {
+    /// Bytes that may be logged now.
+    bucket_bytes: usize,
+    /// When bytes were last added.
+    filled: Instant,
+    /// Whether the last text was dropped; the first drop in a row is announced.
+    dropping: bool,
+    /// Metric names seen.
+    names: HashSet<String>,
+    /// The end of standard error since the last call began.
+    tail: String,
+}
+
+impl Voice {
+    /// The voice of a plugin.
+    pub(super) fn new(plugin: Arc<str>, context: ChainContext, log_bytes_per_second: usize) -> Self {
+        let state = State {
+            bucket_bytes: log_bytes_per_second,
+            filled: Instant::now(),
+            dropping: false,
+            names: HashSet::new(),
+            tail: String::new(),
+        };
+        Self { plugin, context, log_bytes_per_second, state: Mutex::new(state) }
+    }
+
+    /// A line through `wasi:logging`.
+    pub(super) fn log(&self, level: Level, context: &str, message: &str) {
+        // What is cut off counts as dropped; the bucket pays for what is kept.
+        let kept = message.len().min(MESSAGE_BYTES_MAX);
+        if kept < message.len() {
+            self.context.metrics.plugin_log_dropped(&self.plugin, (message.len() - kept) as u64);
+        }
+        if self.allows(kept) {
+            self.emit(level, &clean_to(context, CONTEXT_BYTES_MAX), &clean_to(message, MESSAGE_BYTES_MAX));
+        }
+    }
+
+    /// A counter; the name may be refused.
+    pub(super) fn count(&self, name: &str, amount: u64) {
+        if self.knows(name) {
+            self.context.metrics.plugin_count(&self.plugin, name, amount);
+        }
+    }
+
+    /// A gauge; the name may be refused.
+    pub(super) fn gauge(&self, name: &str, value: f64) {
+        if self.knows(name) {
+            self.context.metrics.plugin_gauge(&self.plugin, name, value);
+        }
+    }
+
+    /// A call begins: what the last one said on standard error is forgotten.
+    pub(super) fn start_call(&self) {
+        self.state().tail.clear();
+    }
+
+    /// The end of what was said on standard error since the call began.
+    pub(super) fn error_tail(&self) -> String {
+        self.state().tail.trim().to_owned()
+    }
+
+    /// The state; a panic elsewhere leaves it usable.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes bytes from the bucket, or counts them as dropped.
+    fn allows(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        let elapsed_ms = usize::try_from(state.filled.elapsed().as_millis()).unwrap_or(usize::MAX);
+        let earned = self.log_bytes_per_second.saturating_mul(elapsed_ms) / 1000;
+        if earned > 0 {
+            state.bucket_bytes = state.bucket_bytes.saturating_add(earned).min(self.log_bytes_per_second);
+            state.filled = Instant::now();
+        }
+        // An empty line costs something too, or there would be no end of them.
+        if let Some(left) = state.bucket_bytes.checked_sub(bytes.max(16)) {
+            state.bucket_bytes = left;
+            state.dropping = false;
+            return true;
+        }
+        let first = !std::mem::replace(&mut state.dropping, true);
+        drop(state);
+        self.context.metrics.plugin_log_dropped(&self.plugin, bytes as u64);
+        if first {
+            let limit = self.log_bytes_per_second;
+            tracing::warn!(
+                plugin = &*self.plugin,
+                pipeline = &*self.context.pipeline,
+                tenant = &*self.context.tenant,
+                "the plugin logs more than {limit} bytes a second; what is above is dropped and counted"
+            );
+        }
+        false
+    }
+
+    /// Whether a metric name is known, or there is room for it.
+    fn knows(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let known = state.names.contains(name)
+            || (is_metric_name(name) && state.names.len() < METRIC_NAMES_MAX && state.names.insert(name.to_owned()));
+        drop(state);
+        if !known {
+            self.context.metrics.plugin_metric_dropped(&self.plugin);
+        }
+        known
+    }
+
+    /// Hands a line to `tracing`.
+    fn emit(&self, level: Level, context: &str, message: &str) {
+        /// One event; the level has to be a constant.
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "fs_data_sink::plugin::guest",
+                    tracing::Level::$level,
+                    plugin = &*self.plugin,
+                    pipeline = &*self.context.pipeline,
+                    tenant = &*self.context.tenant,
+                    lane = self.context.lane,
+                    context,
+                    "{message}"
+                )
+            };
+        }
+        match level {
+            Level::Trace => event!(TRACE),
+            Level::Debug => event!(DEBUG),
+            Level::Info => event!(INFO),
+            Level::Warn => event!(WARN),
+            Level::Error | Level::Critical => event!(ERROR),
+        }
+    }
+
+    /// One line of standard output or error.
+    fn line(&self, channel: Channel, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        if channel == Channel::Error {
+            let mut state = self.state();
+            state.tail.push_str(&line);
+            state.tail.push('\n');
+            let cut = state.tail.len().saturating_sub(TAIL_BYTES_MAX);
+            let cut = state.tail.ceil_char_boundary(cut);
+            state.tail.drain(..cut);
+        }
+        if line.trim().is_empty() {
+            return;
+        }
+        if self.allows(line.len()) {
+            let level = if channel == Channel::Error { Level::Warn } else { Level::Info };
+            self.emit(level, channel.as_str(), &clean_to(&line, LINE_BYTES_MAX));
+        }
+    }
+}
+
+/// Letters, digits, `_`, `.`, `-`, `/`, beginning with a letter: what OpenTelemetry allows for an instrument.
+fn is_metric_name(name: &str) -> bool {
+    name.len() <= METRIC_NAME_BYTES_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'))
+}
+
+/// Which of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+impl Channel {
+    /// The name in log lines.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Output => "stdout",
+            Self::Error => "stderr",
+        }
+    }
+}
+
+/// Standard output or error of an instance: lines become log lines.
+#[derive(Clone, Debug)]
+pub(super) struct Pipe {
+    /// Who speaks.
+    voice: Arc<Voice>,
+    /// Where.
+    channel: Channel,
+    /// A line that has not ended yet; at most [`LINE_BYTES_MAX`] bytes.
+    partial: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Pipe {
+    /// A pipe to a voice.
+    pub(super) fn new(voice: &Arc<Voice>, channel: Channel) -> Self {
+        Self { voice: Arc::clone(voice), channel, partial: Arc::default() }
+    }
+
+    /// Ends the line that has not ended yet.
+    pub(super) fn finish_line(&self) {
+        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        if !partial.is_empty() {
+            self.voice.line(self.channel, &std::mem::take(&mut *partial));
+        }
+    }
+}
+
+impl IsTerminal for Pipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Pipe {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Only WASI 0.1 and 0.3 ask for this one, and neither is linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Pipe {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Pipe {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            return Err(StreamError::trap("wrote more than it was allowed to"));
+        }
+        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        for byte in bytes {
+            if byte != b'\n' {
+                partial.push(byte);
+            }
+            if byte == b'\n' || partial.len() >= LINE_BYTES_MAX {
+                self.voice.line(self.channel, &partial);
+                partial.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}

@@ -1,0 +1,173 @@
+//! Topics of a Kafka cluster, read as a member of a consumer group.
+//!
+//! Each lane is a member of its own. Its consumer is polled on a thread of its own (`poll.rs`), so heartbeats and
+//! rebalances never wait for decoding or uploads; it talks to the lane over a bounded channel. Offsets are committed
+//! from another thread, which librdkafka allows, also while a rebalance waits for the lane (`group.rs`).
+//!
+//! What the lane must do: commit and release on [`SourceEvent::Revoked`]; on [`SourceEvent::Lost`] end its
+//! generation before it takes another batch, since the partition may come back at an earlier offset.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio::sync::mpsc;
+
+use super::{Control, EVENTS_MAX, LaneContext, SourceControl, SourceStream};
+use crate::{
+    checkpoint::CheckpointDelta,
+    config::{KafkaConfig, SourceConfig},
+    error::PipelineError,
+};
+
+mod client;
+mod ends;
+mod group;
+mod poll;
+
+use group::{Group, Member};
+
+/// How long `validate --connect` waits for an answer.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Tries of a commit that the broker did not answer well; then the rows may come again, which is better than stopping.
+const COMMIT_TRIES: u32 = 5;
+
+/// Pause between them.
+const COMMIT_PAUSE: Duration = Duration::from_millis(500);
+
+/// A lane's hold on its consumer.
+#[derive(Clone)]
+pub(super) struct KafkaControl {
+    /// The consumer.
+    consumer: Arc<BaseConsumer<Member>>,
+    /// What is known of the group.
+    group: Arc<Group>,
+}
+
+impl std::fmt::Debug for KafkaControl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("KafkaControl").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// Joins the group and starts to read.
+pub(super) fn start(
+    kafka: &KafkaConfig,
+    config: &SourceConfig,
+    context: LaneContext,
+) -> Result<SourceStream, PipelineError> {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let group = Arc::new(Group::new(sender, &context));
+    let member = Member::new(Arc::clone(&group));
+    let consumer: BaseConsumer<Member> = client::consumer_config(kafka, &context)
+        .create_with_context(member)
+        .map_err(|error| client::refused(kafka, error))?;
+    let topics: Vec<&str> = kafka.topics.iter().map(String::as_str).collect();
+    consumer
+        .subscribe(&topics)
+        .map_err(|error| PipelineError::stop(format!("source.topics: cannot subscribe to {topics:?}")).because(error))?;
+    let consumer = Arc::new(consumer);
+    let control = KafkaControl { consumer: Arc::clone(&consumer), group: Arc::clone(&group) };
+    let name = format!("kafka-{}", context.lane);
+    let poller = poll::Poller::new(consumer, group, kafka.clone(), config, context);
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || poller.run())
+        .map_err(|error| PipelineError::stop("cannot start a thread for the Kafka consumer").because(error))?;
+    Ok(SourceStream { events, control: SourceControl(Control::Kafka(control)) })
+}
+
+impl KafkaControl {
+    /// Commits offsets of the partitions that are still ours. A commit that fails for a reason that may pass is tried
+    /// again; one that fails because the group has moved on is dropped: the next owner reads those rows again.
+    pub(super) async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
+        let (consumer, group) = (Arc::clone(&self.consumer), Arc::clone(&self.group));
+        tokio::task::spawn_blocking(move || commit(&consumer, &group, &delta))
+            .await
+            .map_err(|error| PipelineError::retry("committing offsets ended abnormally").because(error))?
+    }
+
+    /// Asks the poll thread to end.
+    pub(super) fn stop(&self) {
+        self.group.stop();
+    }
+
+    /// Leaves the group: the consumer is dropped once nobody holds it.
+    pub(super) async fn close(self) {
+        self.group.close();
+        let Self { consumer, group: _ } = self;
+        // Dropping the last hold waits for the broker, within librdkafka's limits.
+        let _ = tokio::task::spawn_blocking(move || drop(consumer)).await;
+    }
+}
+
+/// Commits what of a delta is still ours.
+fn commit(consumer: &BaseConsumer<Member>, group: &Group, delta: &CheckpointDelta) -> Result<(), PipelineError> {
+    for attempt in 1..=COMMIT_TRIES {
+        let mut offsets = TopicPartitionList::new();
+        for (partition, range) in delta.iter().filter(|(partition, _)| group.owns(partition)) {
+            offsets
+                .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(range.to))
+                .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {}", range.to)).because(error))?;
+        }
+        if offsets.count() == 0 {
+            return Ok(());
+        }
+        let Err(error) = consumer.commit(&offsets, CommitMode::Sync) else { return Ok(()) };
+        group.context.metrics.error("source");
+        let code = error.rdkafka_error_code();
+        let moved_on = matches!(
+            code,
+            Some(RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId)
+        );
+        if moved_on || attempt == COMMIT_TRIES {
+            tracing::warn!(pipeline = %group.context.pipeline, lane = group.context.lane, %error,
+                "offsets could not be committed; their rows are in files and may be read and written once more");
+            return Ok(());
+        }
+        if matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::GroupAuthorizationFailed)) {
+            return Err(PipelineError::stop("source.group_id: this user may not commit offsets for the group").because(error));
+        }
+        group.context.metrics.retried("commit_offsets");
+        std::thread::sleep(COMMIT_PAUSE * attempt);
+    }
+    Ok(())
+}
+
+/// Asks the cluster whether it and the topics are there.
+pub(super) async fn check(kafka: KafkaConfig) -> Result<(), PipelineError> {
+    tokio::task::spawn_blocking(move || check_now(&kafka))
+        .await
+        .map_err(|error| PipelineError::retry("asking Kafka ended abnormally").because(error))?
+}
+
+/// The same, blocking.
+fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
+    let servers = kafka.bootstrap_servers.join(",");
+    let config: ClientConfig = client::base_config(kafka, "fs-data-sink-check");
+    let context = client::Listener::default();
+    let consumer: BaseConsumer<client::Listener> =
+        config.create_with_context(context).map_err(|error| client::refused(kafka, error))?;
+    let metadata = consumer.fetch_metadata(None, CHECK_TIMEOUT).map_err(|error| {
+        let reason = consumer.context().last_error().unwrap_or_else(|| "no answer".to_owned());
+        PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}")).because(error)
+    })?;
+    let known: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__")).collect();
+    for topic in kafka.topics.iter().filter(|topic| !topic.starts_with('^')) {
+        if !known.contains(&topic.as_str()) {
+            let some: Vec<_> = known.iter().take(20).copied().collect();
+            return Err(PipelineError::stop(format!(
+                "source.topics: the topic {topic:?} does not exist on {servers}; there are: {}",
+                if some.is_empty() { "none".to_owned() } else { some.join(", ") }
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

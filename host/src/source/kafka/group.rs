@@ -1,0 +1,263 @@
+//! Membership in the consumer group: what is owned, and how partitions come and go.
+//!
+//! A rebalance runs in the poll thread, inside a callback of librdkafka. Before partitions are given away the batch under
+//! construction goes to the lane, then the revocation, and the callback waits until the lane has committed. The
+//! wait has a limit below `max.poll.interval.ms`, so that a lane that hangs loses its partitions rather than its
+//! membership; what it had not committed is read again by the next owner.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Statistics, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
+    error::KafkaError,
+};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
+
+use super::{
+    super::{LaneContext, SourceEvent, envelope::EnvelopeBuilder},
+    client::Listener,
+};
+use crate::checkpoint::SourcePartition;
+
+/// How long a revocation waits for the lane: enough for an upload and a few tries, well below librdkafka's default
+/// `max.poll.interval.ms` of five minutes.
+const REVOKE_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a waiting thread looks up.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What the poll thread, the callbacks and the commits share.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// The lane.
+    pub(super) context: LaneContext,
+    /// To the lane.
+    events: mpsc::Sender<SourceEvent>,
+    /// Partitions that are ours.
+    owned: Mutex<BTreeSet<SourcePartition>>,
+    /// Records on their way into batches, by topic.
+    builders: Mutex<BTreeMap<Arc<str>, EnvelopeBuilder>>,
+    /// For each partition, from the last statistics: where the next fetch begins.
+    fetched_to: Mutex<BTreeMap<SourcePartition, i64>>,
+    /// For each partition, from the records that were sent: the next offset to read.
+    seen: Mutex<BTreeMap<SourcePartition, i64>>,
+    /// When the group last gave this member an assignment, be it empty.
+    assigned_at: Mutex<Option<Instant>>,
+    /// Whether the poll thread should stop reading.
+    stopped: AtomicBool,
+    /// Whether the poll thread should end.
+    closed: AtomicBool,
+}
+
+impl Group {
+    /// Not yet a member.
+    pub(super) fn new(events: mpsc::Sender<SourceEvent>, context: &LaneContext) -> Self {
+        Self {
+            context: context.clone(),
+            events,
+            owned: Mutex::default(),
+            builders: Mutex::default(),
+            fetched_to: Mutex::default(),
+            seen: Mutex::default(),
+            assigned_at: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a partition is ours.
+    pub(super) fn owns(&self, partition: &SourcePartition) -> bool {
+        lock(&self.owned).contains(partition)
+    }
+
+    /// All partitions that are ours.
+    pub(super) fn owned(&self) -> BTreeSet<SourcePartition> {
+        lock(&self.owned).clone()
+    }
+
+    /// For how long this member has had its assignment, be it empty; `None` before the first one.
+    pub(super) fn assigned_for(&self) -> Option<Duration> {
+        lock(&self.assigned_at).map(|at| at.elapsed())
+    }
+
+    /// For each partition, from the records that were sent: the next offset to read.
+    pub(super) fn seen(&self) -> MutexGuard<'_, BTreeMap<SourcePartition, i64>> {
+        lock(&self.seen)
+    }
+
+    /// Asks the poll thread to stop reading.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Whether it was asked to.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) || self.is_closed()
+    }
+
+    /// Asks the poll thread to end.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether it was asked to, or nobody listens any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire) || self.events.is_closed()
+    }
+
+    /// The records on their way into batches.
+    pub(super) fn builders(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, EnvelopeBuilder>> {
+        lock(&self.builders)
+    }
+
+    /// Where the next fetch of each partition begins, by the last statistics; taken, so that each is looked at once.
+    pub(super) fn take_fetched_to(&self) -> BTreeMap<SourcePartition, i64> {
+        std::mem::take(&mut lock(&self.fetched_to))
+    }
+
+    /// Sends an event if there is room; gives it back otherwise. An event for a lane that is gone is dropped.
+    pub(super) fn try_send(&self, event: SourceEvent) -> Option<SourceEvent> {
+        match self.events.try_send(event) {
+            Ok(()) | Err(TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(event)) => Some(event),
+        }
+    }
+
+    /// Sends an event before a deadline; `false` when there was no room until then.
+    fn send_until(&self, mut event: SourceEvent, deadline: Instant) -> bool {
+        while let Some(back) = self.try_send(event) {
+            if Instant::now() >= deadline || self.is_closed() {
+                return false;
+            }
+            event = back;
+            std::thread::sleep(PAUSE);
+        }
+        true
+    }
+
+    /// Ends the batch of one builder, where it has records.
+    pub(super) fn finish_batch(&self, builder: &mut EnvelopeBuilder) -> Option<SourceEvent> {
+        if builder.is_empty() {
+            return None;
+        }
+        Some(match builder.finish(&self.context.budget) {
+            Ok(batch) => SourceEvent::Batch(batch),
+            Err(error) => SourceEvent::Failed(error),
+        })
+    }
+
+    /// Partitions are being taken away: everything read of them goes to the lane, and the lane commits it.
+    fn give_away(&self, partitions: Vec<SourcePartition>, is_lost: bool) {
+        let deadline = Instant::now() + REVOKE_WAIT;
+        let batches: Vec<_> =
+            self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
+        for batch in batches {
+            self.send_until(batch, deadline);
+        }
+        if is_lost {
+            tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = partitions.len(),
+                "partitions were lost (the session expired): what was not committed of them is read again");
+            self.disown(&partitions);
+            self.send_until(SourceEvent::Lost { partitions }, deadline);
+            return;
+        }
+        let (release, mut released) = oneshot::channel();
+        let waiting = Instant::now();
+        if self.send_until(SourceEvent::Revoked { partitions: partitions.clone(), release }, deadline) {
+            while let Err(oneshot::error::TryRecvError::Empty) = released.try_recv() {
+                if Instant::now() >= deadline {
+                    tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane,
+                        "the lane could not commit before its partitions went; their last rows may come twice");
+                    break;
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+        self.context.metrics.waited("revoke", waiting.elapsed().as_secs_f64());
+        self.disown(&partitions);
+    }
+
+    /// Offsets of these partitions are not committed any more.
+    fn disown(&self, partitions: &[SourcePartition]) {
+        lock(&self.owned).retain(|owned| !partitions.contains(owned));
+    }
+}
+
+/// A lock that a panic elsewhere does not break.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The partitions of a list of librdkafka.
+fn partitions_of(list: &TopicPartitionList) -> Vec<SourcePartition> {
+    list.elements().iter().map(|element| SourcePartition::new(element.topic(), element.partition())).collect()
+}
+
+/// What librdkafka calls back.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// What is shared.
+    group: Arc<Group>,
+    /// Errors.
+    pub(super) listener: Listener,
+}
+
+impl Member {
+    /// For a consumer.
+    pub(super) fn new(group: Arc<Group>) -> Self {
+        Self { group, listener: Listener::default() }
+    }
+}
+
+impl ClientContext for Member {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.hear(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut fetched_to = lock(&self.group.fetched_to);
+        for (topic, facts) in &statistics.topics {
+            for (number, partition) in facts.partitions.iter().filter(|(number, _)| **number >= 0) {
+                if partition.consumer_lag >= 0 {
+                    let lag = u64::try_from(partition.consumer_lag).unwrap_or(0);
+                    self.group.context.metrics.consumer_lag(topic, *number, lag);
+                }
+                if partition.fetchq_cnt == 0 && partition.eof_offset >= 0 {
+                    fetched_to.insert(SourcePartition::new(topic.as_str(), *number), partition.eof_offset);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Revoke(list) => {
+                let partitions = partitions_of(list);
+                if !partitions.is_empty() {
+                    self.group.give_away(partitions, consumer.assignment_lost());
+                }
+            }
+            Rebalance::Assign(list) => {
+                let partitions = partitions_of(list);
+                tracing::info!(pipeline = %self.group.context.pipeline, lane = self.group.context.lane,
+                    partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
+                lock(&self.group.owned).extend(partitions);
+                *lock(&self.group.assigned_at) = Some(Instant::now());
+            }
+            Rebalance::Error(error) => tracing::warn!(%error, "Kafka: a rebalance failed; librdkafka tries again"),
+        }
+    }
+}

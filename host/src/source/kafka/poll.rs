@@ -1,0 +1,377 @@
+//! The thread that polls the consumer of a lane: records into batches, batches to the lane.
+//!
+//! It never waits long without polling: when the lane is behind or memory is short it pauses its partitions and
+//! polls on, so that the group keeps it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers},
+};
+
+use super::{
+    super::{
+        LaneContext, SourceEvent,
+        envelope::{EnvelopeBuilder, Record},
+    },
+    client,
+    ends::Ends,
+    group::{Group, Member},
+};
+use crate::{
+    config::{KafkaConfig, SourceConfig},
+    error::PipelineError,
+    telemetry::rate_limit::RateLimited,
+};
+
+/// One poll waits at most this long.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+
+/// A lane that is behind for longer has its partitions paused; below that the fetched records simply wait.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a waiting thread looks up.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A topic that is not there is told about, and asked for, at most this often.
+const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long the thread waits for metadata; below the time after which a broker would miss it.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Records between two looks at the clock.
+const RECORDS_PER_LOOK: usize = 256;
+
+/// The state of the thread.
+pub(super) struct Poller {
+    /// The consumer.
+    consumer: Arc<BaseConsumer<Member>>,
+    /// What is shared with callbacks and commits.
+    group: Arc<Group>,
+    /// The source's configuration.
+    kafka: KafkaConfig,
+    /// Most records in a batch.
+    rows_max: usize,
+    /// A batch that is not full goes on after this.
+    batch_timeout: Duration,
+    /// The lane.
+    context: LaneContext,
+    /// For `--until-end`.
+    ends: Ends,
+    /// When the oldest batch under construction began.
+    began: Option<Instant>,
+    /// Keeps the log readable.
+    missing_topic: RateLimited,
+}
+
+/// Why the thread stops reading.
+enum Stop {
+    /// The lane asked for it, or everything wanted was read.
+    End,
+    /// Nothing more can be read.
+    Failed(PipelineError),
+}
+
+impl Poller {
+    /// For a consumer that has subscribed.
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Member>>,
+        group: Arc<Group>,
+        kafka: KafkaConfig,
+        config: &SourceConfig,
+        context: LaneContext,
+    ) -> Self {
+        Self {
+            consumer,
+            group,
+            kafka,
+            rows_max: config.batch_rows_max,
+            batch_timeout: config.batch_timeout,
+            context,
+            ends: Ends::default(),
+            began: None,
+            missing_topic: RateLimited::new(MISSING_TOPIC_INTERVAL),
+        }
+    }
+
+    /// Reads until told to stop, then stays in the group until told to leave.
+    pub(super) fn run(mut self) {
+        let last = match self.read() {
+            Stop::End => SourceEvent::End,
+            Stop::Failed(error) => SourceEvent::Failed(error),
+        };
+        self.pause();
+        let mut pending = Some(last);
+        while !self.group.is_closed() {
+            pending = pending.and_then(|event| self.group.try_send(event));
+            // Serves rebalances; a record that still comes is not committed and will be read again.
+            let _ = self.consumer.poll(POLL_WAIT);
+        }
+    }
+
+    /// Reads until there is a reason to stop.
+    fn read(&mut self) -> Stop {
+        let mut since_look = 0;
+        loop {
+            if self.group.is_stopped() {
+                return self.send_all().err().unwrap_or(Stop::End);
+            }
+            match self.take_record() {
+                Ok(true) => {
+                    since_look += 1;
+                    if since_look < RECORDS_PER_LOOK && !self.is_any_full() {
+                        continue;
+                    }
+                }
+                Ok(false) => {}
+                Err(error) => return Stop::Failed(error),
+            }
+            since_look = 0;
+            if let Err(stop) = self.look_around() {
+                return stop;
+            }
+        }
+    }
+
+    /// Takes one record from librdkafka; `false` when there is none just now.
+    fn take_record(&mut self) -> Result<bool, PipelineError> {
+        // Two holds of the consumer, so that the record does not borrow `self`.
+        let consumer = Arc::clone(&self.consumer);
+        match consumer.poll(POLL_WAIT) {
+            None => Ok(false),
+            Some(Ok(message)) => {
+                append(&self.group, &message);
+                self.began.get_or_insert_with(Instant::now);
+                Ok(true)
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
+            Some(Err(error)) => self.heard(&error).map(|()| false),
+        }
+    }
+
+    /// Whether a batch should end now.
+    fn is_any_full(&self) -> bool {
+        self.group.builders().values().any(|builder| builder.is_full(self.rows_max))
+    }
+
+    /// What is looked at every few records and whenever none comes.
+    fn look_around(&mut self) -> Result<(), Stop> {
+        if let Some(words) = self.consumer.context().listener.take_fatal() {
+            return Err(Stop::Failed(PipelineError::stop(format!("Kafka: {words}"))));
+        }
+        let is_old = self.began.is_some_and(|began| began.elapsed() >= self.batch_timeout);
+        if is_old {
+            self.send_all()?;
+        } else if self.is_any_full() {
+            self.send_if(|builder, rows_max| builder.is_full(rows_max))?;
+        }
+        if self.context.run.until_end && self.is_at_end() {
+            self.send_all()?;
+            return Err(Stop::End);
+        }
+        Ok(())
+    }
+
+    /// Sends every batch under construction.
+    fn send_all(&mut self) -> Result<(), Stop> {
+        self.began = None;
+        self.send_if(|_, _| true)
+    }
+
+    /// Sends the batches of some builders, once memory and the lane have room.
+    fn send_if(&mut self, which: impl Fn(&EnvelopeBuilder, usize) -> bool) -> Result<(), Stop> {
+        let topics: Vec<Arc<str>> = self
+            .group
+            .builders()
+            .iter()
+            .filter(|(_, builder)| !builder.is_empty() && which(builder, self.rows_max))
+            .map(|(topic, _)| Arc::clone(topic))
+            .collect();
+        for topic in topics {
+            self.wait_for_memory();
+            // A rebalance may have taken the batch meanwhile.
+            let batch = {
+                let mut builders = self.group.builders();
+                builders.get_mut(&topic).and_then(|builder| {
+                    self.note_reached(builder);
+                    self.group.finish_batch(builder)
+                })
+            };
+            if let Some(batch) = batch {
+                if !self.context.take_batch() {
+                    return Err(Stop::End);
+                }
+                self.send(batch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an event, polling on while the lane is behind.
+    fn send(&self, event: SourceEvent) {
+        let (mut pending, waiting) = (self.group.try_send(event), Instant::now());
+        let mut is_paused = false;
+        while let Some(event) = pending {
+            if is_paused {
+                self.poll_paused();
+            } else if waiting.elapsed() > PATIENCE {
+                self.pause();
+                is_paused = true;
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+            pending = if self.group.is_closed() { None } else { self.group.try_send(event) };
+        }
+        if waiting.elapsed() > PAUSE {
+            self.context.metrics.waited("lane", waiting.elapsed().as_secs_f64());
+        }
+        if is_paused {
+            self.resume();
+        }
+    }
+
+    /// Waits, with the partitions paused, until there is memory again.
+    fn wait_for_memory(&self) {
+        if !self.context.budget.is_exhausted() {
+            return;
+        }
+        let waiting = Instant::now();
+        let mut is_paused = false;
+        while self.context.budget.is_exhausted() && !self.group.is_stopped() {
+            if is_paused {
+                self.poll_paused();
+            } else if waiting.elapsed() > PATIENCE {
+                self.pause();
+                is_paused = true;
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        self.context.metrics.waited("memory", waiting.elapsed().as_secs_f64());
+        if is_paused {
+            self.resume();
+        }
+    }
+
+    /// Polls while everything is paused: rebalances are served, and partitions that come are paused too. A record
+    /// that slips through belongs to a partition that was assigned just now; it is kept.
+    fn poll_paused(&self) {
+        if let Some(Ok(message)) = self.consumer.poll(POLL_WAIT) {
+            append(&self.group, &message);
+            self.pause();
+        }
+    }
+
+    /// Pauses every partition that is ours.
+    fn pause(&self) {
+        let paused = self.consumer.assignment().and_then(|all| self.consumer.pause(&all));
+        if let Err(error) = paused {
+            tracing::debug!(%error, "Kafka: partitions could not be paused");
+        }
+    }
+
+    /// The opposite.
+    fn resume(&self) {
+        let resumed = self.consumer.assignment().and_then(|all| self.consumer.resume(&all));
+        if let Err(error) = resumed {
+            tracing::warn!(%error, "Kafka: partitions could not be resumed");
+        }
+    }
+
+    /// An error from a poll: most pass by themselves.
+    fn heard(&self, error: &KafkaError) -> Result<(), PipelineError> {
+        let code = error.rdkafka_error_code();
+        match code {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => self.tell_missing_topics(),
+            Some(code) => {
+                if let Some(advice) = client::for_a_person(code) {
+                    return Err(PipelineError::stop(format!("Kafka: {advice}")).because(error.clone()));
+                }
+                self.consumer.context().listener.hear(error, "while reading");
+            }
+            None => self.consumer.context().listener.hear(error, "while reading"),
+        }
+        self.context.metrics.error("source");
+        Ok(())
+    }
+
+    /// Says which topics are not there.
+    fn tell_missing_topics(&self) {
+        let Some(suppressed) = self.missing_topic.allow() else { return };
+        let Ok(metadata) = self.consumer.fetch_metadata(None, METADATA_TIMEOUT) else { return };
+        let known: Vec<&str> = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name).collect();
+        for topic in self.kafka.topics.iter().filter(|topic| !topic.starts_with('^') && !known.contains(&topic.as_str())) {
+            tracing::warn!(
+                pipeline = %self.context.pipeline, topic, servers = self.kafka.bootstrap_servers.join(","), suppressed,
+                "the topic does not exist (yet): waiting for it"
+            );
+        }
+    }
+
+    /// Notes how far the batch under construction has come.
+    fn note_reached(&self, builder: &EnvelopeBuilder) {
+        if self.context.run.until_end {
+            self.group.seen().extend(builder.reached());
+        }
+    }
+
+    /// Whether every partition that is ours was read to what was there at start.
+    fn is_at_end(&mut self) -> bool {
+        let owned = self.group.owned();
+        for partition in &owned {
+            if !self.ends.knows(partition) {
+                let answer =
+                    self.consumer.fetch_watermarks(&partition.topic, partition.partition, METADATA_TIMEOUT);
+                match answer {
+                    Ok((low, high)) => self.ends.set_end(partition.clone(), low, high),
+                    Err(error) => {
+                        self.consumer.context().listener.hear(&error, "asking where a partition ends");
+                        return false;
+                    }
+                }
+            }
+        }
+        for (partition, next) in self.group.take_fetched_to() {
+            self.ends.reached(&partition, next);
+        }
+        for (partition, next) in self.group.seen().iter() {
+            self.ends.reached(partition, *next);
+        }
+        for builder in self.group.builders().values() {
+            for (partition, next) in builder.reached() {
+                self.ends.reached(&partition, next);
+            }
+        }
+        // A member without partitions waits a little for some, so that a group that is just forming is not left at once.
+        let patience = if owned.is_empty() { PATIENCE } else { Duration::ZERO };
+        self.group.assigned_for().is_some_and(|time| time >= patience) && self.ends.are_reached(owned.iter())
+    }
+}
+
+/// Appends a record to the batch of its topic.
+fn append(group: &Group, message: &BorrowedMessage<'_>) {
+    let record = Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key(),
+        value: message.payload(),
+    };
+    let mut builders = group.builders();
+    if !builders.contains_key(message.topic()) {
+        let topic: Arc<str> = message.topic().into();
+        builders.insert(Arc::clone(&topic), EnvelopeBuilder::new(Arc::clone(&topic), topic));
+    }
+    if let Some(builder) = builders.get_mut(message.topic()) {
+        builder.push(record);
+        if let Some(headers) = message.headers() {
+            builder.set_headers(headers.iter().map(|header| (header.key, header.value)));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Components made from WebAssembly text, for what no compiler produces.
+
+use std::path::PathBuf;
+
+use fs_data_sink::config::PluginConfig;
+use serde_json::json;
+use tempfile::TempDir;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::support::hostile;
+
+/// What differs from a plugin that answers `describe` with nothing and traps in everything else.
+pub(crate) struct Made {
+    /// Body of `describe`; the memory is all zeros, so 0 points at a valid answer.
+    pub(crate) describe: &'static str,
+    /// Body of `cabi_realloc`.
+    pub(crate) realloc: &'static str,
+    /// Body of the start function.
+    pub(crate) start: &'static str,
+    /// Pages of memory at the start.
+    pub(crate) pages: u32,
+    /// World that it is built for.
+    pub(crate) world: &'static str,
+    /// Version of the plugin API that it is built for.
+    pub(crate) version: &'static str,
+    /// More of the module: imports, for instance.
+    pub(crate) imports: &'static str,
+}
+
+/// An endless loop in WebAssembly text.
+pub(crate) const SPIN: &str = "(loop $l br $l) unreachable";
+
+impl Default for Made {
+    fn default() -> Self {
+        Self {
+            describe: "i32.const 0",
+            realloc: "i32.const 1024",
+            start: "",
+            pages: 2,
+            world: "plugin",
+            version: "0.1.0",
+            imports: "",
+        }
+    }
+}
+
+impl Made {
+    /// The component.
+    pub(crate) fn component(&self) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wit");
+        let (package, _) = resolve.push_dir(folder).unwrap();
+        let world = resolve.select_world(&[package], Some(self.world)).unwrap();
+        let mut module = wat::parse_str(self.text()).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        let component = ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap();
+        // Versions of one length, so that the length prefixes stay true.
+        let export = format!("fs-data-sink:plugin/transform@{}", self.version);
+        replace(component, b"fs-data-sink:plugin/transform@0.1.0", export.as_bytes())
+    }
+
+    /// The component as a configured plugin; the folder must outlive its use.
+    pub(crate) fn plugin(&self) -> (PluginConfig, TempDir) {
+        file(&self.component())
+    }
+
+    /// The core module.
+    fn text(&self) -> String {
+        let Self { describe, realloc, start, pages, imports, .. } = self;
+        let api = "fs-data-sink:plugin/transform@0.1.0";
+        format!(
+            r#"(module
+                {imports}
+                (memory (export "memory") {pages})
+                (func (export "{api}#describe") (result i32) {describe})
+                (func (export "{api}#open") (param i32 i32 i32 i32 i32 i32) (result i32) unreachable)
+                (func (export "{api}#process") (param i32 i64 i32 i32 i32) (result i32) unreachable)
+                (func (export "{api}#flush") (param i32) (result i32) unreachable)
+                (func (export "{api}#close") unreachable)
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})
+                (func $start {start})
+                (start $start)
+            )"#
+        )
+    }
+}
+
+/// Bytes as a configured plugin; the folder must outlive its use.
+pub(crate) fn file(bytes: &[u8]) -> (PluginConfig, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made.wasm");
+    std::fs::write(&path, bytes).unwrap();
+    (PluginConfig { path, ..hostile(&json!({})) }, folder)
+}
+
+/// Replaces all bytes of one kind by as many others.
+fn replace(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let places: Vec<_> = bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(at, _)| at).collect();
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    bytes
+}

@@ -1,0 +1,12 @@
+//! Plugins that do their worst, and plugins that do their work: what comes out of the plugin room for each.
+//!
+//! The components are `hostile.wasm`, built by `make plugins`, and ones made here from WebAssembly text for the crimes
+//! that no compiler produces. The process that runs these tests is the host: that they end at all is half the proof.
+
+mod answers;
+mod capabilities;
+mod loading;
+mod made;
+mod support;
+mod time_and_memory;
+mod traps;
