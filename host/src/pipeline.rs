@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::PipelineConfig,
+    decode::Decoder,
     error::{PipelineError, Verdict},
     memory::MemoryBudget,
     partition::Partitioner,
@@ -204,37 +205,30 @@ async fn load_plugins(
     .map(Into::into)
 }
 
-/// What `validate --connect` does for one pipeline: asks the source and the sink, loads every plugin, and, where the
-/// schema is declared, opens the whole chain with it. Every fault it finds, not only the first.
-pub async fn check(config: &PipelineConfig, engine: &PluginEngine) -> Result<(), Vec<PipelineError>> {
+/// What `validate` does for one pipeline without any server: loads every plugin, and, where the schema is declared,
+/// opens the whole chain with it and looks whether the sink can take what comes out. Every fault it finds.
+pub async fn check_plugins(config: &PipelineConfig, engine: &PluginEngine) -> Result<(), PipelineError> {
+    let plugins = load_plugins(config, engine).await?;
+    let decoder = Decoder::new(&config.decode)?;
+    let Some(schema) = decoder.schema() else { return Ok(()) };
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    let mut faults: Vec<_> = source::check(&config.source).await.err().into_iter().collect();
-    faults.extend(check_store(config, metrics.clone()).await.err());
-    match load_plugins(config, engine).await {
-        Ok(plugins) => faults.extend(check_chain(config, engine, &plugins, metrics).await.err()),
-        Err(error) => faults.push(error),
-    }
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
-}
-
-/// Whether the sink answers.
-async fn check_store(config: &PipelineConfig, metrics: Metrics) -> Result<(), PipelineError> {
-    Store::open(&config.sink, &config.name, metrics, Handle::current())?.check().await
-}
-
-/// Whether the plugins accept the declared schema, and the sink what comes out of them.
-async fn check_chain(
-    config: &PipelineConfig,
-    engine: &PluginEngine,
-    plugins: &[Arc<LoadedPlugin>],
-    metrics: Metrics,
-) -> Result<(), PipelineError> {
-    let decoder = crate::decode::Decoder::new(&config.decode)?;
-    let Some(schema) = decoder.schema().filter(|_| config.decode.declared_schema.is_some()) else { return Ok(()) };
     let context =
         ChainContext { pipeline: Arc::clone(&config.name), tenant: Arc::clone(&config.tenant), lane: 0, metrics };
-    let chain = Chain::open(engine, plugins, Arc::clone(schema), context).await?;
+    let chain = Chain::open(&plugins, Arc::clone(schema), context).await?;
     let partitioner = Partitioner::new(&config.sink, chain.output_schema()).map(|_| ());
     chain.close().await;
     partitioner
+}
+
+/// What `validate --connect` does for one pipeline: asks the source and the sink. Every fault it finds.
+pub async fn check_servers(config: &PipelineConfig) -> Result<(), Vec<PipelineError>> {
+    let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
+    let mut faults: Vec<_> = source::check(&config.source).await.err().into_iter().collect();
+    let store = Store::open(&config.sink, &config.name, metrics, Handle::current());
+    let answer = match store {
+        Ok(store) => store.check().await,
+        Err(error) => Err(error),
+    };
+    faults.extend(answer.err());
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }

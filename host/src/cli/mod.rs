@@ -7,6 +7,7 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::ExitCode,
+    sync::LazyLock,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -36,7 +37,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Moves records from Kafka and files through WebAssembly plugins into Parquet files.
 #[derive(Debug, Parser)]
-#[command(name = "fs-data-sink", version = version(), args_conflicts_with_subcommands = true)]
+#[command(name = "fs-data-sink", version = VERSION.as_str(), args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// What to do; without it, run.
     #[command(subcommand)]
@@ -109,9 +110,8 @@ struct ValidateArguments {
 }
 
 /// Our version and that of the engine that runs strangers' code.
-fn version() -> String {
-    format!("{} (wasmtime {})", env!("CARGO_PKG_VERSION"), crate::plugin::WASMTIME_VERSION)
-}
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (wasmtime {})", env!("CARGO_PKG_VERSION"), crate::plugin::WASMTIME_VERSION));
 
 /// Parses the arguments, does what they say, and gives the exit code.
 #[must_use]
@@ -195,6 +195,13 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn the_version_tells_the_engine_that_is_locked() {
+        let lock = include_str!("../../../Cargo.lock");
+        let engine = format!("name = \"wasmtime\"\nversion = \"{}\"", crate::plugin::WASMTIME_VERSION);
+        assert!(lock.contains(&engine), "update WASMTIME_VERSION");
+    }
 
     #[test]
     fn the_command_line_is_sound_and_run_is_the_default() {

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FAILED, INTERRUPTED, RunArguments, tell};
+use super::{DONE, FAILED, INTERRUPTED, RunArguments, tell, validate};
 use crate::{
     config::{Config, PipelineConfig},
     error::PipelineError,
@@ -111,6 +111,10 @@ async fn run_pipelines(
     }
     let stop = CancellationToken::new();
     let engine = PluginEngine::new(cache_folder())?;
+    let checked = validate::check_plugins(config, &engine).await;
+    if checked != DONE {
+        return Ok(checked);
+    }
     let mut running = JoinSet::new();
     let patience = config.pipelines.iter().map(|pipeline| pipeline.run.shutdown_timeout).max().unwrap_or_default();
     for pipeline in &config.pipelines {

@@ -4,7 +4,6 @@
 use super::{BAD_CONFIGURATION, DONE, FAILED, ValidateArguments, answer, run, tell};
 use crate::{
     config::{Config, load},
-    error::PipelineError,
     pipeline,
     plugin::PluginEngine,
 };
@@ -21,7 +20,7 @@ pub(super) fn run(arguments: &ValidateArguments) -> u8 {
             Err(_) => return BAD_CONFIGURATION,
         }
     }
-    let code = if arguments.connect { connect(&config) } else { DONE };
+    let code = check(&config, arguments.connect);
     if code == DONE {
         let count = config.pipelines.len();
         let how = if arguments.connect { ", and everything it names answers" } else { "" };
@@ -30,29 +29,44 @@ pub(super) fn run(arguments: &ValidateArguments) -> u8 {
     code
 }
 
-/// Asks every endpoint and loads every plugin.
-fn connect(config: &Config) -> u8 {
+/// Loads every plugin; when that is right and it is wanted, asks every server.
+fn check(config: &Config, connect: bool) -> u8 {
     let checked = run::Runtimes::start().and_then(|runtimes| {
         let engine = PluginEngine::new(run::cache_folder())?;
-        runtimes.io.block_on(async {
-            let mut faults: Vec<(String, PipelineError)> = Vec::new();
-            for one in &config.pipelines {
-                let found = pipeline::check(one, &engine).await.err().unwrap_or_default();
-                faults.extend(found.into_iter().map(|error| (one.name.to_string(), error)));
+        let code = runtimes.io.block_on(async {
+            match check_plugins(config, &engine).await {
+                DONE if connect => ask_servers(config).await,
+                code => code,
             }
-            Ok(faults)
-        })
+        });
+        Ok(code)
     });
-    match checked {
-        Ok(faults) => {
-            for (pipeline, error) in &faults {
-                tell(&format!("{pipeline}: {}", error.full_message()));
-            }
-            if faults.is_empty() { DONE } else { FAILED }
-        }
-        Err(error) => {
-            tell(&error.full_message());
-            FAILED
+    checked.unwrap_or_else(|error| {
+        tell(&error.full_message());
+        FAILED
+    })
+}
+
+/// Loads every plugin and opens it where the schema is declared; tells what is wrong.
+pub(super) async fn check_plugins(config: &Config, engine: &PluginEngine) -> u8 {
+    let mut code = DONE;
+    for one in &config.pipelines {
+        if let Err(error) = pipeline::check_plugins(one, engine).await {
+            tell(&format!("{}: {}", one.name, error.full_message()));
+            code = BAD_CONFIGURATION;
         }
     }
+    code
+}
+
+/// Asks every server; tells what is wrong.
+async fn ask_servers(config: &Config) -> u8 {
+    let mut code = DONE;
+    for one in &config.pipelines {
+        for error in pipeline::check_servers(one).await.err().unwrap_or_default() {
+            tell(&format!("{}: {}", one.name, error.full_message()));
+            code = FAILED;
+        }
+    }
+    code
 }

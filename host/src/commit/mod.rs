@@ -111,14 +111,15 @@ impl Committer {
 
     /// 4. Makes every file visible.
     async fn publish(&self, staged: &[(StagedFile, u64)]) -> Result<(), PipelineError> {
-        stream::iter(staged.iter().map(|(file, _)| async move {
-            self.context.store.publish(file).await?;
-            self.context.metrics.file_published(file.bytes);
-            Ok::<_, PipelineError>(())
-        }))
-        .buffer_unordered(PUBLISH_CONCURRENCY)
-        .try_collect::<()>()
-        .await
+        let files: Vec<_> = staged.iter().map(|(file, _)| self.publish_one(file)).collect();
+        stream::iter(files).buffer_unordered(PUBLISH_CONCURRENCY).try_collect::<()>().await
+    }
+
+    /// Makes one file visible.
+    async fn publish_one(&self, file: &StagedFile) -> Result<(), PipelineError> {
+        self.context.store.publish(file).await?;
+        self.context.metrics.file_published(file.bytes);
+        Ok(())
     }
 
     /// One line a generation.

@@ -102,14 +102,14 @@ impl Flow {
             old.chain.close().await;
             self.collect(answered, output)?;
         }
-        let Shared { config, plugins, metrics, runtime, .. } = &self.shared;
+        let Shared { config, plugins, metrics, .. } = &self.shared;
         let context = ChainContext {
             pipeline: Arc::clone(&config.name),
             tenant: Arc::clone(&config.tenant),
             lane: self.lane,
             metrics: metrics.clone(),
         };
-        let chain = Chain::open(&runtime.engine, plugins, Arc::clone(&input), context).await?;
+        let chain = Chain::open(plugins, Arc::clone(&input), context).await?;
         self.chain = Some(OpenChain { input, chain });
         Ok(())
     }

@@ -19,6 +19,9 @@ use arrow_schema::SchemaRef;
 pub use component::LoadedPlugin;
 pub use engine::PluginEngine;
 
+/// The engine that runs plugins, for `--version`; a test holds it against the lock file.
+pub const WASMTIME_VERSION: &str = "48.0.8";
+
 use crate::{
     batch::{DecodedBatch, Rejection},
     error::PipelineError,
