@@ -3,12 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted. Words for people go to standard error,
 //! results to standard output.
 
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    process::ExitCode,
-    sync::LazyLock,
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -73,13 +68,13 @@ struct ConfigArguments {
     /// Overrides sink.type.
     #[arg(long, value_name = "TYPE")]
     sink_type: Option<String>,
-    /// Overrides telemetry.log_level: DEBUG, INFO, WARNING, ERROR, or directives.
+    /// Overrides `telemetry.log_level`: DEBUG, INFO, WARNING, ERROR, or directives.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Stop after so many batches.
     #[arg(long, value_name = "N")]
     max_batches: Option<String>,
-    /// Override any key, for instance pipeline.commit_interval=10s. May be repeated.
+    /// Override any key, for instance `pipeline.commit_interval=10s`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }

@@ -87,7 +87,7 @@ impl<'a> Section<'a> {
     }
 
     /// A section in this one.
-    pub(super) fn section(&self, key: &'static str) -> Section<'a> {
+    pub(super) fn section(&self, key: &'static str) -> Self {
         let node = self.node(key);
         let place = node.map_or_else(|| self.place.clone(), |node| node.place.clone());
         Section::new(self.path_of(key), node, place, self.faults)
@@ -161,7 +161,7 @@ impl<'a> Section<'a> {
     }
 
     /// The sections of a list, or of a map with free names.
-    pub(super) fn sections(&self, key: &'static str) -> Vec<(Option<String>, Section<'a>)> {
+    pub(super) fn sections(&self, key: &'static str) -> Vec<(Option<String>, Self)> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let make = |path: String, item: &'a Node| Section::new(path, Some(item), item.place.clone(), self.faults);
         match &node.value {
@@ -198,7 +198,8 @@ impl<'a> Section<'a> {
         let asked = self.asked.borrow();
         for (name, node) in entries.iter().filter(|(name, _)| !asked.contains(&name.as_str())) {
             let path = self.path_of(name);
-            let plain: String = path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
+            let plain: String =
+                path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
             let message = if let Some((_, what)) = OTHER_VERSIONS.iter().find(|(key, _)| *key == plain) {
                 format!("this version does not serve {what}")
             } else if let Some(known) = nearest(name, asked.iter().copied()) {

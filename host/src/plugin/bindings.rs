@@ -2,8 +2,6 @@
 //!
 //! Nothing is written by hand here.
 
-#![expect(clippy::pedantic, clippy::missing_docs_in_private_items, reason = "generated code")]
-
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "plugin",
@@ -12,5 +10,5 @@ wasmtime::component::bindgen!({
     with: { "fs-data-sink:plugin/batches.batch": crate::plugin::batches::BatchResource },
 });
 
-pub(super) use fs_data_sink::plugin::{batches, metrics, types};
+pub(super) use self::fs_data_sink::plugin::{batches, metrics, types};
 pub(super) use wasi::{config::store as config_store, logging::logging};
