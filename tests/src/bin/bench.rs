@@ -28,7 +28,7 @@ use fs_data_sink::{
     decode::Decoder,
 };
 use fs_data_sink_tests::{
-    program::{self, kafka_source, local_sink, plugin, s3_sink},
+    program::{self, plugin, s3_sink},
     services::{
         folder::TestFolder,
         kafka::{Kafka, NewRecord},
@@ -66,7 +66,8 @@ fn main() -> Result<()> {
     let mut lines = vec![decode_alone(records)?];
     for (what, plugins) in [("file, decode, Parquet on disk", String::new()), ("the same with keep-values", filter())] {
         let source = format!("{{type: file, paths: ['{}']}}", input.display());
-        let sink = local_sink(&folder.path().join(what.replace([' ', ','], "-")));
+        let sink =
+            format!("{{type: local, base_path: '{}'}}", folder.path().join(what.replace([' ', ','], "-")).display());
         lines.push(run(what, folder.path(), &source, &sink, &plugins)?);
     }
     lines.push(kafka_to_s3(records, folder.path())?);
@@ -166,8 +167,9 @@ fn kafka_to_s3(records: u64, folder: &Path) -> Result<Measured> {
         producer.send(&topic, &record)?;
     }
     producer.flush()?;
-    let source = kafka_source(kafka.bootstrap(), &topic, &topic);
-    run("Kafka, decode, snappy Parquet on S3", folder, &source, &s3_sink(s3.access(), &topic), "")
+    let source =
+        format!("{{type: kafka, bootstrap_servers: ['{}'], topics: [{topic}], group_id: {topic}}}", kafka.bootstrap());
+    run("Kafka, decode, snappy Parquet on S3", folder, &source, &format!("\n{}", s3_sink(s3.access(), &topic)), "")
 }
 
 /// Runs the program to the end of its source.
