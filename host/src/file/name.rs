@@ -1,86 +1,176 @@
-//! The name of a data file: `<dataset>/<directories>/<time>-l<lane>-g<generation>-f<file>-<random>.parquet`.
+//! What a data file is called: `<dataset>/<directory>/<name>.parquet`.
 //!
-//! The time is that of the generation in UTC, to the second, so names sort in commit order within a lane; the random
-//! part keeps processes that start in one second apart. For instance
-//! `orders/country=DE/20261123T140512Z-l00-g000012-f003-5f0c9a1e.parquet`.
+//! Comes in: dataset, directory, and who writes which file of which generation. Goes out: the path from the store's root.
+//! Pure.
+//!
+//! ```text
+//! orders/country=DE/20261123T140512Z-l00-g000012-f00003-9f86d081.parquet
+//!                   |                |   |       |      `- the writer: one lane of one process, random
+//!                   |                |   |       `-------- number of the file in its generation
+//!                   |                |   `---------------- number of the generation in its lane
+//!                   |                `-------------------- lane
+//!                   `------------------------------------- when the generation began, UTC
+//! ```
+//!
+//! Names of one lane sort in the order in which they are committed. No two processes make the same name. Which
+//! offsets a file holds is only known when it is finished; the file itself tells (`fs_data_sink.source_ranges` in
+//! its metadata).
 
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use crate::store::Path;
+use crate::{error::PipelineError, store::Path};
 
-/// What tells one file from another.
-#[derive(Clone, Debug)]
-pub(super) struct FileName {
-    /// When its generation began.
-    pub(super) time: DateTime<Utc>,
-    /// Which lane.
+/// Longest folder name of a dataset; a file system takes 255 bytes, and a shortened name ends with a digest.
+const DATASET_BYTES_MAX: usize = 200;
+
+/// Who writes which file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileName<'name> {
+    /// When the generation began; see [`not_before`].
+    pub(super) began: DateTime<Utc>,
+    /// Lane.
     pub(super) lane: usize,
-    /// Which generation of the lane.
+    /// Number of the generation in its lane.
     pub(super) generation: u64,
-    /// Which file of the generation.
-    pub(super) file: u64,
-    /// Unique to the process.
-    pub(super) writer: u32,
+    /// Number of the file in its generation.
+    pub(super) number: u32,
+    /// See [`writer_id`].
+    pub(super) writer: &'name str,
 }
 
-impl FileName {
-    /// The path below the store's root.
-    pub(super) fn path(&self, dataset: &str, directory: &str) -> Path {
-        let Self { time, lane, generation, file, writer } = self;
-        let time = time.format("%Y%m%dT%H%M%SZ");
-        let name = format!("{time}-l{lane:02}-g{generation:06}-f{file:03}-{writer:08x}.parquet");
-        let dataset = dataset_folder(dataset);
-        let whole =
-            if directory.is_empty() { format!("{dataset}/{name}") } else { format!("{dataset}/{directory}/{name}") };
-        // Both parts are escaped, so parsing keeps them as they are; the fallback escapes once more.
-        Path::parse(&whole).unwrap_or_else(|_| Path::from(whole.as_str()))
+impl FileName<'_> {
+    /// The path from the store's root. `folder` is from [`dataset_folder`], `directory` from the partitioner.
+    pub(super) fn path(&self, folder: &str, directory: &str) -> Result<Path, PipelineError> {
+        let Self { began, lane, generation, number, writer } = self;
+        let began = began.format("%Y%m%dT%H%M%SZ");
+        let slash = if directory.is_empty() { "" } else { "/" };
+        let path =
+            format!("{folder}/{directory}{slash}{began}-l{lane:02}-g{generation:06}-f{number:05}-{writer}.parquet");
+        Path::parse(&path)
+            .map_err(|error| PipelineError::stop(format!("`{path}` cannot be a path in the store")).because(error))
     }
 }
 
-/// The folder of a dataset: the topic itself wherever it can be a folder. A Kafka topic always can.
-fn dataset_folder(dataset: &str) -> String {
+/// Tells the writers of all processes apart: 8 random hexadecimal digits. Only names of the same second, lane,
+/// generation and file number could meet, and no store replaces a file when one is published.
+pub(super) fn writer_id() -> String {
+    let mut text = Uuid::new_v4().simple().to_string();
+    text.truncate(8);
+    text
+}
+
+/// The clock, but never before `last`: a clock that was set back must not break the order of names.
+pub(super) fn not_before(last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
+    last.map_or(now, |last| last.max(now))
+}
+
+/// The folder of a dataset: ASCII other than letters, digits, `.`, `_` and `-` as `%` and two hexadecimal digits. So it
+/// is one segment of a path, no reader takes it for a partition, and two datasets never share one.
+pub(super) fn dataset_folder(dataset: &str) -> String {
     let mut folder = String::with_capacity(dataset.len());
     for character in dataset.chars() {
-        match character {
-            '/' | '\\' | '%' | '*' | '?' | '"' | '#' | ':' | '=' | '{' | '[' | ']' | '^' | '\0'..='\x1f' | '\x7f' => {
-                // Writing to a String cannot fail.
-                let _ = write!(folder, "%{:02X}", u32::from(character));
-            }
-            other => folder.push(other),
+        if character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-') || !character.is_ascii() {
+            folder.push(character);
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(folder, "%{:02X}", u32::from(character));
         }
     }
     match folder.as_str() {
-        "" | "." | ".." | "_fs_data_sink" => format!("dataset%3D{folder}"),
-        _ => folder,
+        // A `%` of the dataset itself would have digits behind it.
+        "" => folder.push('%'),
+        "." => "%2E".clone_into(&mut folder),
+        ".." => "%2E%2E".clone_into(&mut folder),
+        // What belongs to this program and not to a dataset.
+        "_fs_data_sink" => "%5Ffs_data_sink".clone_into(&mut folder),
+        _ => {}
     }
+    if folder.len() > DATASET_BYTES_MAX {
+        let digest = Sha256::digest(dataset.as_bytes());
+        let mut end = DATASET_BYTES_MAX - 17;
+        while !folder.is_char_boundary(end) {
+            end -= 1;
+        }
+        folder.truncate(end);
+        folder.push('-');
+        for byte in digest.iter().take(8) {
+            let _ = write!(folder, "{byte:02x}");
+        }
+    }
+    folder
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn names_sort_in_commit_order_and_keep_hive_escapes() {
-        let name = |generation, file| {
-            FileName { time: DateTime::UNIX_EPOCH, lane: 1, generation, file, writer: 0xab }
-                .path("orders", "country=D%2FE")
-                .to_string()
-        };
-        assert_eq!(name(12, 3), "orders/country=D%2FE/19700101T000000Z-l01-g000012-f003-000000ab.parquet");
-        assert!(name(9, 999) < name(10, 0) && name(10, 2) < name(10, 10));
+    /// A name with little in it.
+    fn name(seconds: i64, generation: u64, number: u32) -> FileName<'static> {
+        let began = DateTime::from_timestamp(1_795_443_912 + seconds, 0).unwrap();
+        FileName { began, lane: 0, generation, number, writer: "9f86d081" }
     }
 
     #[test]
-    fn a_dataset_cannot_leave_its_folder() {
-        for (dataset, folder) in [
-            ("a/../b", "a%2F..%2Fb"),
-            ("..", "dataset%3D.."),
-            ("_fs_data_sink", "dataset%3D_fs_data_sink"),
-            ("", "dataset%3D"),
-        ] {
-            assert_eq!(dataset_folder(dataset), folder);
+    fn a_name_tells_time_lane_generation_and_file() {
+        let path = FileName { lane: 3, ..name(0, 12, 4) }.path("orders", "country=DE/day=2026-11-23").unwrap();
+        assert_eq!(
+            path.as_ref(),
+            "orders/country=DE/day=2026-11-23/20261123T142512Z-l03-g000012-f00004-9f86d081.parquet"
+        );
+        let path = name(0, 0, 0).path("orders", "").unwrap();
+        assert_eq!(path.as_ref(), "orders/20261123T142512Z-l00-g000000-f00000-9f86d081.parquet");
+    }
+
+    #[test]
+    fn escapes_of_the_partitioner_are_not_escaped_again() {
+        let path = name(0, 0, 0).path("orders", "at=14%3A05").unwrap();
+        assert!(path.as_ref().starts_with("orders/at=14%3A05/"), "{path}");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_break_the_order() {
+        let (early, late) = (name(0, 0, 0).began, name(9, 0, 0).began);
+        assert_eq!(not_before(None, early), early);
+        assert_eq!(not_before(Some(late), early), late);
+        assert_eq!(not_before(Some(early), late), late);
+    }
+
+    #[test]
+    fn datasets_get_folders_of_their_own() {
+        assert_eq!(dataset_folder("orders.v2-eu_1"), "orders.v2-eu_1");
+        assert_eq!(dataset_folder("shop:orders/new"), "shop%3Aorders%2Fnew");
+        assert_eq!(dataset_folder("day=1"), "day%3D1");
+        assert_eq!(dataset_folder(".."), "%2E%2E");
+        assert_eq!(dataset_folder("_fs_data_sink"), "%5Ffs_data_sink");
+        let (one, other) = (dataset_folder(&"ü".repeat(200)), dataset_folder(&"ü".repeat(201)));
+        assert_ne!(one, other);
+        assert!(one.len() <= DATASET_BYTES_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn names_sort_as_they_are_committed(
+            one in (0_i64..3, 0_u64..2000, 0_u32..20_000),
+            other in (0_i64..3, 0_u64..2000, 0_u32..20_000),
+        ) {
+            // Within a lane generations follow time, so only such pairs occur.
+            prop_assume!(one.0.cmp(&other.0) == one.1.cmp(&other.1) || one.0 == other.0);
+            let path = |(seconds, generation, number)| name(seconds, generation, number).path("d", "").unwrap();
+            prop_assert_eq!((one.1, one.2).cmp(&(other.1, other.2)), path(one).as_ref().cmp(path(other).as_ref()));
+        }
+
+        #[test]
+        fn any_dataset_is_one_segment_and_no_two_are_the_same(one in any::<String>(), other in any::<String>()) {
+            let folder = dataset_folder(&one);
+            prop_assert_eq!(Path::parse(&folder).unwrap().parts_count(), 1);
+            prop_assert!(folder.len() <= DATASET_BYTES_MAX && !folder.contains('='));
+            prop_assert_eq!(one == other, folder == dataset_folder(&other));
         }
     }
 }

@@ -1,196 +1,151 @@
-//! From the configuration to what the Parquet writer wants, checked against the schema.
+//! The configuration as the Parquet writer's properties, checked against a schema.
 //!
-//! What the user leaves open is decided from the first rows (`dictionary.rs`); what the user says always counts.
+//! Comes in: `sink.parquet`, the leaves of a schema, and what was found out about dictionaries. Goes out:
+//! [`WriterProperties`], or an error that names the columns there are, or the types an encoding is for. Pure.
 
-use arrow_schema::{DataType, Schema};
 use parquet::{
-    arrow::ArrowSchemaConverter,
     basic::{
         BrotliLevel, Compression as Codec, Encoding as ParquetEncoding, GzipLevel, Type as PhysicalType, ZstdLevel,
     },
     errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
-    schema::types::{ColumnDescPtr, ColumnPath},
 };
 
-use super::dictionary::UniqueColumns;
+use super::{dictionary::Advice, leaf::Leaf};
 use crate::{
     config::{ColumnConfig, Compression, Encoding, ParquetConfig, Statistics},
     error::PipelineError,
 };
 
-/// The writer's properties for files of a schema.
+/// Written into each file: `<application> version <version>`, as readers expect it.
+const CREATED_BY: &str = concat!("fs-data-sink version ", env!("CARGO_PKG_VERSION"));
+
+/// The properties for files of a schema. `advice` has one entry a leaf, or none where nothing is known yet.
 pub(super) fn writer_properties(
     config: &ParquetConfig,
-    schema: &Schema,
-    unique: &UniqueColumns,
+    leaves: &[Leaf],
+    advice: &[Advice],
 ) -> Result<WriterProperties, PipelineError> {
-    let descriptor = ArrowSchemaConverter::new()
-        .convert(schema)
-        .map_err(|error| PipelineError::stop("the rows have a type that Parquet cannot store").because(error))?;
-    let leaves: Vec<ColumnDescPtr> = descriptor.columns().to_vec();
-    let ParquetConfig {
-        compression,
-        row_group_rows,
-        row_group_bytes,
-        data_page_bytes,
-        dictionary,
-        statistics,
-        bloom_filter,
-        columns,
-    } = config;
+    let statistics = match config.statistics {
+        Statistics::None => EnabledStatistics::None,
+        Statistics::Chunk => EnabledStatistics::Chunk,
+        Statistics::Page => EnabledStatistics::Page,
+    };
     let mut builder = WriterProperties::builder()
-        .set_created_by(format!("fs-data-sink version {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(codec(*compression).map_err(invalid)?)
-        .set_max_row_group_row_count(Some((*row_group_rows).max(1)))
-        .set_max_row_group_bytes(Some((*row_group_bytes).max(1)))
-        .set_data_page_size_limit(*data_page_bytes)
-        .set_dictionary_enabled(*dictionary)
-        .set_statistics_enabled(match statistics {
-            Statistics::None => EnabledStatistics::None,
-            Statistics::Chunk => EnabledStatistics::Chunk,
-            Statistics::Page => EnabledStatistics::Page,
-        });
-    for leaf in &leaves {
-        if unique.contains(leaf.path()) {
-            builder = builder.set_column_dictionary_enabled(leaf.path().clone(), false);
-            if leaf.physical_type() == PhysicalType::BYTE_ARRAY {
-                builder = builder.set_column_encoding(leaf.path().clone(), ParquetEncoding::DELTA_LENGTH_BYTE_ARRAY);
-            }
+        .set_created_by(CREATED_BY.to_owned())
+        // Names of list elements and map entries as the Parquet format wants them.
+        .set_coerce_types(true)
+        .set_compression(codec(config.compression)?)
+        .set_max_row_group_row_count(Some(config.row_group_rows.max(1)))
+        .set_max_row_group_bytes(Some(config.row_group_bytes.max(1)))
+        .set_data_page_size_limit(config.data_page_bytes)
+        .set_dictionary_enabled(config.dictionary)
+        .set_statistics_enabled(statistics);
+    for (number, leaf) in leaves.iter().enumerate() {
+        let encoding = configured(config, leaf, |column| column.encoding);
+        if let Some(dictionary) = configured(config, leaf, |column| column.dictionary) {
+            builder = builder.set_column_dictionary_enabled(leaf.path.clone(), dictionary);
+        } else if config.dictionary && advice.get(number) == Some(&Advice::Distinct) {
+            builder = without_dictionary(builder, leaf, encoding);
+        }
+        if let Some(encoding) = encoding {
+            builder = builder.set_column_encoding(leaf.path.clone(), parquet_encoding(encoding, leaf)?);
+        }
+        if let Some(compression) = configured(config, leaf, |column| column.compression) {
+            builder = builder.set_column_compression(leaf.path.clone(), codec(compression)?);
+        }
+        if config.bloom_filter.iter().any(|path| leaf.is_named(path)) {
+            builder = builder.set_column_bloom_filter_enabled(leaf.path.clone(), true);
         }
     }
-    for name in bloom_filter {
-        let leaf = find(&leaves, name, "sink.parquet.bloom_filter")?;
-        builder = builder.set_column_bloom_filter_enabled(leaf.path().clone(), true);
-    }
-    for (name, column) in columns {
-        builder = apply_column(builder, find(&leaves, name, "sink.parquet.columns")?, column)?;
-    }
+    check_names("sink.parquet.bloom_filter", config.bloom_filter.iter(), leaves)?;
+    check_names("sink.parquet.columns", config.columns.iter().map(|(path, _)| path), leaves)?;
     Ok(builder.build())
 }
 
-/// What the user says of one column.
-fn apply_column(
-    mut builder: WriterPropertiesBuilder,
-    leaf: &ColumnDescPtr,
-    column: &ColumnConfig,
-) -> Result<WriterPropertiesBuilder, PipelineError> {
-    let ColumnConfig { dictionary, encoding, compression } = column;
-    let path = leaf.path();
-    if let Some(dictionary) = dictionary {
-        builder = builder.set_column_dictionary_enabled(path.clone(), *dictionary);
-    }
-    if let Some(encoding) = encoding {
-        if !fits(*encoding, leaf.physical_type()) {
-            return Err(PipelineError::stop(format!(
-                "sink.parquet.columns.{}.encoding: {encoding:?} does not fit values of type {}",
-                path.string(),
-                leaf.physical_type()
-            )));
-        }
-        builder = builder.set_column_encoding(path.clone(), parquet_encoding(*encoding));
-    }
-    if let Some(compression) = compression {
-        builder = builder.set_column_compression(path.clone(), codec(*compression).map_err(invalid)?);
-    }
-    Ok(builder)
+/// What is configured for a leaf; where both it and a struct around it are named, what is named more closely.
+fn configured<T>(config: &ParquetConfig, leaf: &Leaf, setting: impl Fn(&ColumnConfig) -> Option<T>) -> Option<T> {
+    let named = config.columns.iter().filter(|(path, _)| leaf.is_named(path));
+    let set = named.filter_map(|(path, column)| Some((path.len(), setting(column)?)));
+    set.max_by_key(|(length, _)| *length).map(|(_, value)| value)
 }
 
-/// Whether an encoding can hold values of a physical type.
-fn fits(encoding: Encoding, physical: PhysicalType) -> bool {
-    use PhysicalType::{BYTE_ARRAY, DOUBLE, FIXED_LEN_BYTE_ARRAY, FLOAT, INT32, INT64};
-    match encoding {
-        Encoding::Plain => true,
-        Encoding::DeltaLengthByteArray => physical == BYTE_ARRAY,
-        Encoding::DeltaByteArray => matches!(physical, BYTE_ARRAY | FIXED_LEN_BYTE_ARRAY),
-        Encoding::DeltaBinaryPacked => matches!(physical, INT32 | INT64),
-        Encoding::ByteStreamSplit => matches!(physical, FLOAT | DOUBLE | INT32 | INT64 | FIXED_LEN_BYTE_ARRAY),
+/// A column whose values hardly repeat.
+fn without_dictionary(
+    builder: WriterPropertiesBuilder,
+    leaf: &Leaf,
+    asked: Option<Encoding>,
+) -> WriterPropertiesBuilder {
+    let builder = builder.set_column_dictionary_enabled(leaf.path.clone(), false);
+    if leaf.physical == PhysicalType::BYTE_ARRAY && asked.is_none() {
+        // Lengths apart from bytes: less work than plain, and smaller.
+        builder.set_column_encoding(leaf.path.clone(), ParquetEncoding::DELTA_LENGTH_BYTE_ARRAY)
+    } else {
+        builder
     }
 }
 
-/// Parquet's name of an encoding.
-fn parquet_encoding(encoding: Encoding) -> ParquetEncoding {
-    match encoding {
-        Encoding::Plain => ParquetEncoding::PLAIN,
-        Encoding::DeltaLengthByteArray => ParquetEncoding::DELTA_LENGTH_BYTE_ARRAY,
-        Encoding::DeltaByteArray => ParquetEncoding::DELTA_BYTE_ARRAY,
-        Encoding::DeltaBinaryPacked => ParquetEncoding::DELTA_BINARY_PACKED,
-        Encoding::ByteStreamSplit => ParquetEncoding::BYTE_STREAM_SPLIT,
+/// Refuses names that no leaf has.
+fn check_names<'config>(
+    key: &str,
+    names: impl Iterator<Item = &'config String>,
+    leaves: &[Leaf],
+) -> Result<(), PipelineError> {
+    let unknown: Vec<&str> =
+        names.filter(|name| !leaves.iter().any(|leaf| leaf.is_named(name))).map(String::as_str).collect();
+    if unknown.is_empty() {
+        return Ok(());
     }
+    // A wide table would fill the screen.
+    let there: Vec<&str> = leaves.iter().take(100).map(|leaf| leaf.name.as_str()).collect();
+    let more = if leaves.len() > there.len() { ", ..." } else { "" };
+    Err(PipelineError::stop(format!(
+        "{key} names `{}`, which the files do not have; their columns are: {}{more}",
+        unknown.join("`, `"),
+        there.join(", ")
+    )))
 }
 
-/// Parquet's name of a codec.
-fn codec(compression: Compression) -> Result<Codec, ParquetError> {
+/// A codec with its level.
+fn codec(compression: Compression) -> Result<Codec, PipelineError> {
+    let level =
+        |error: ParquetError| PipelineError::stop("the level of sink.compression is not possible").because(error);
     Ok(match compression {
         Compression::None => Codec::UNCOMPRESSED,
         Compression::Snappy => Codec::SNAPPY,
-        Compression::Gzip(level) => Codec::GZIP(GzipLevel::try_new(level)?),
-        Compression::Brotli(level) => Codec::BROTLI(BrotliLevel::try_new(level)?),
-        Compression::Zstd(level) => Codec::ZSTD(ZstdLevel::try_new(level)?),
+        Compression::Gzip(number) => Codec::GZIP(GzipLevel::try_new(number).map_err(level)?),
+        Compression::Brotli(number) => Codec::BROTLI(BrotliLevel::try_new(number).map_err(level)?),
+        Compression::Zstd(number) => Codec::ZSTD(ZstdLevel::try_new(number).map_err(level)?),
         Compression::Lz4 => Codec::LZ4_RAW,
     })
 }
 
-/// A column by its dotted path.
-fn find<'a>(leaves: &'a [ColumnDescPtr], name: &str, key: &str) -> Result<&'a ColumnDescPtr, PipelineError> {
-    leaves.iter().find(|leaf| leaf.path().string() == name).ok_or_else(|| {
-        let known: Vec<_> = leaves.iter().map(|leaf| leaf.path().string()).collect();
-        PipelineError::stop(format!("{key}: the files have no column {name:?}; they have: {}", known.join(", ")))
-    })
-}
-
-/// A level out of its range.
-fn invalid(error: ParquetError) -> PipelineError {
-    PipelineError::stop("sink.compression: the level is out of its range").because(error)
-}
-
-/// Paths of the leaves of a column, with the array types that `dictionary.rs` looks at.
-pub(super) fn leaf_path(parents: &[String], field: &str) -> ColumnPath {
-    ColumnPath::new(parents.iter().cloned().chain(std::iter::once(field.to_owned())).collect())
-}
-
-/// Whether values of a type can be unique enough to look at.
-pub(super) fn is_scalar(data_type: &DataType) -> bool {
-    data_type.is_primitive() || matches!(data_type, DataType::Utf8 | DataType::Binary)
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow_schema::Field;
-
-    use super::*;
-
-    /// A schema of a number and a text.
-    fn schema() -> Schema {
-        Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("url", DataType::Utf8, true)])
-    }
-
-    #[test]
-    fn a_column_that_is_not_there_and_an_encoding_that_does_not_fit_are_named() {
-        let mut config = ParquetConfig { bloom_filter: vec!["user".into()], ..ParquetConfig::default() };
-        let error = writer_properties(&config, &schema(), &UniqueColumns::default()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "sink.parquet.bloom_filter: the files have no column \"user\"; they have: id, url"
-        );
-        config.bloom_filter.clear();
-        let column = ColumnConfig { encoding: Some(Encoding::DeltaByteArray), ..ColumnConfig::default() };
-        config.columns = vec![("id".into(), column)];
-        let error = writer_properties(&config, &schema(), &UniqueColumns::default()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "sink.parquet.columns.id.encoding: DeltaByteArray does not fit values of type INT64"
-        );
-    }
-
-    #[test]
-    fn what_the_user_says_of_a_column_counts() {
-        let column = ColumnConfig { dictionary: Some(false), compression: Some(Compression::Zstd(9)), encoding: None };
-        let config = ParquetConfig { columns: vec![("url".into(), column)], ..ParquetConfig::default() };
-        let properties = writer_properties(&config, &schema(), &UniqueColumns::default()).unwrap();
-        let url = ColumnPath::from("url");
-        assert!(!properties.dictionary_enabled(&url));
-        assert_eq!(properties.compression(&url), Codec::ZSTD(ZstdLevel::try_new(9).unwrap()));
-        assert_eq!(properties.compression(&ColumnPath::from("id")), Codec::SNAPPY);
+/// An encoding, if it is for the leaf's type.
+fn parquet_encoding(encoding: Encoding, leaf: &Leaf) -> Result<ParquetEncoding, PipelineError> {
+    use PhysicalType::{BYTE_ARRAY, DOUBLE, FIXED_LEN_BYTE_ARRAY, FLOAT, INT32, INT64};
+    let (parquet, fits, wanted) = match encoding {
+        Encoding::Plain => (ParquetEncoding::PLAIN, true, "any type"),
+        Encoding::DeltaLengthByteArray => {
+            (ParquetEncoding::DELTA_LENGTH_BYTE_ARRAY, leaf.physical == BYTE_ARRAY, "strings and binary")
+        }
+        Encoding::DeltaByteArray => {
+            let fits = matches!(leaf.physical, BYTE_ARRAY | FIXED_LEN_BYTE_ARRAY);
+            (ParquetEncoding::DELTA_BYTE_ARRAY, fits, "strings and binary")
+        }
+        Encoding::DeltaBinaryPacked => {
+            (ParquetEncoding::DELTA_BINARY_PACKED, matches!(leaf.physical, INT32 | INT64), "integers, dates and times")
+        }
+        Encoding::ByteStreamSplit => {
+            let fits = matches!(leaf.physical, FLOAT | DOUBLE | INT32 | INT64 | FIXED_LEN_BYTE_ARRAY);
+            (ParquetEncoding::BYTE_STREAM_SPLIT, fits, "floats, integers and fixed-size binary")
+        }
+    };
+    if fits {
+        Ok(parquet)
+    } else {
+        Err(PipelineError::stop(format!(
+            "sink.parquet.columns gives `{}` the encoding {parquet}, which is for {wanted}; the column is stored as {}",
+            leaf.name, leaf.physical
+        )))
     }
 }

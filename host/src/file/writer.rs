@@ -1,48 +1,218 @@
-//! One open Parquet file: rows in, encoded bytes out to where no reader looks.
+//! One open Parquet file: rows in, bytes out to the store as early as the format allows.
+//!
+//! Parquet's writer is not asynchronous: it encodes on the lane's own task, into memory, and after each row group the
+//! bytes are handed to the store, which uploads them in the background and lets the lane wait when too many are on
+//! their way. A file that is dropped without being finished leaves nothing that a reader could see.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::{
     arrow::ArrowWriter,
-    errors::ParquetError,
     file::{metadata::KeyValue, properties::WriterProperties},
 };
-use tokio::runtime::Handle;
 
 use crate::{
-    batch::ClosedFile,
     error::PipelineError,
     store::{Path, StagingWriter},
+    telemetry::metrics::Metrics,
 };
 
-/// Encoded bytes leave for the store once there are so many: large enough to be worth a message.
-const HAND_OVER_BYTES: usize = 1 << 20;
+/// Encoded bytes are kept in pieces of this size, so that a large row group is never copied to grow a buffer.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// An open file.
+/// A file that rows are being written to.
 #[derive(Debug)]
 pub(super) struct OpenFile {
-    /// Where it will be visible.
-    path: Path,
-    /// All its rows have this schema.
-    schema: SchemaRef,
     /// Encodes.
-    encoder: ArrowWriter<Collected>,
-    /// Takes what is encoded.
+    writer: ArrowWriter<Outbox>,
+    /// Where the bytes go.
     staging: StagingWriter,
-    /// Rows so far.
+    /// Where the file will be visible.
+    path: Path,
+    /// The schema of its rows.
+    schema: SchemaRef,
+    /// Its number in the generation.
+    pub(super) number: u32,
+    /// Rows in it.
     rows: u64,
+    /// Bytes handed to the store.
+    sent_bytes: usize,
+    /// The batch, counted in the generation, of its newest rows.
+    pub(super) last_batch: u64,
+    /// See [`OpenFile::encoded_bytes`]; kept, since asking every column costs more than a look.
+    encoded_bytes: usize,
+    /// See [`OpenFile::held_bytes`].
+    held_bytes: usize,
+    /// Counts it among the open files.
+    _count: OpenCount,
 }
 
-/// Collects what the encoder gives out.
-#[derive(Debug, Default)]
-struct Collected(Vec<u8>);
+impl EncodedFile {
+    /// Whether the store has not begun to send it, which it does not for small files before they are published.
+    pub(super) fn is_whole_in_memory(&self) -> bool {
+        u64::try_from(self.held_bytes).is_ok_and(|held| held == self.bytes)
+    }
+}
 
-impl io::Write for Collected {
+/// A file whose last byte is with the store's writer.
+#[derive(Debug)]
+pub(super) struct EncodedFile {
+    /// Still to be finished.
+    pub(super) staging: StagingWriter,
+    /// Where the file will be visible.
+    pub(super) path: Path,
+    /// Rows in it.
+    pub(super) rows: u64,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// Bytes of it that are still in memory.
+    pub(super) held_bytes: usize,
+}
+
+/// Everything that a file begins with.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    /// Where its bytes go.
+    pub(super) staging: StagingWriter,
+    /// Where it will be visible.
+    pub(super) path: Path,
+    /// Its number in the generation.
+    pub(super) number: u32,
+    /// The schema of its rows.
+    pub(super) schema: SchemaRef,
+    /// How it is written.
+    pub(super) properties: WriterProperties,
+}
+
+impl OpenFile {
+    /// Opens a file. Nothing is sent yet.
+    pub(super) fn open(new: NewFile, metrics: &Metrics) -> Result<Self, PipelineError> {
+        let NewFile { staging, path, number, schema, properties } = new;
+        let writer = ArrowWriter::try_new(Outbox::default(), Arc::clone(&schema), Some(properties));
+        let writer = writer.map_err(|error| cannot_encode(&path, error))?;
+        Ok(Self {
+            writer,
+            staging,
+            path,
+            schema,
+            number,
+            rows: 0,
+            sent_bytes: 0,
+            last_batch: 0,
+            encoded_bytes: 0,
+            held_bytes: 0,
+            _count: OpenCount::new(metrics),
+        })
+    }
+
+    /// The schema of its rows.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Appends rows, which must have its schema.
+    pub(super) async fn write(&mut self, rows: &RecordBatch) -> Result<(), PipelineError> {
+        self.writer.write(rows).map_err(|error| cannot_encode(&self.path, error))?;
+        self.rows += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
+        self.send().await
+    }
+
+    /// Ends the row group, so that its bytes can leave.
+    pub(super) async fn end_row_group(&mut self) -> Result<(), PipelineError> {
+        self.writer.flush().map_err(|error| cannot_encode(&self.path, error))?;
+        self.send().await
+    }
+
+    /// About how long the file is so far.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.encoded_bytes
+    }
+
+    /// About how many bytes ending the row group would let go.
+    pub(super) fn row_group_bytes(&self) -> usize {
+        self.writer.memory_size()
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Writes the footer, with `metadata` in it, and hands the last bytes to the store.
+    pub(super) async fn finish(mut self, metadata: Vec<KeyValue>) -> Result<EncodedFile, PipelineError> {
+        for pair in metadata {
+            self.writer.append_key_value_metadata(pair);
+        }
+        self.writer.finish().map_err(|error| cannot_encode(&self.path, error))?;
+        self.send().await?;
+        Ok(EncodedFile {
+            held_bytes: self.staging.buffered_bytes(),
+            bytes: u64::try_from(self.sent_bytes).unwrap_or(u64::MAX),
+            staging: self.staging,
+            path: self.path,
+            rows: self.rows,
+        })
+    }
+
+    /// Throws the file away.
+    pub(super) async fn abort(self) {
+        self.staging.abort().await;
+    }
+
+    /// Hands what is encoded to the store; waits while too many bytes are on their way.
+    async fn send(&mut self) -> Result<(), PipelineError> {
+        for piece in self.writer.inner_mut().take() {
+            self.sent_bytes += piece.len();
+            self.staging.write(piece).await?;
+        }
+        self.encoded_bytes = self.writer.bytes_written() + self.writer.in_progress_size();
+        self.held_bytes = self.writer.memory_size() + self.staging.buffered_bytes();
+        Ok(())
+    }
+}
+
+/// The error for rows that do not become Parquet.
+fn cannot_encode(path: &Path, error: parquet::errors::ParquetError) -> PipelineError {
+    PipelineError::stop(format!("cannot write Parquet for {path}")).because(error)
+}
+
+/// Encoded bytes that wait to be sent; at most one row group.
+#[derive(Debug, Default)]
+struct Outbox {
+    /// All full but the last.
+    pieces: Vec<Vec<u8>>,
+}
+
+impl Outbox {
+    /// Takes what is there.
+    fn take(&mut self) -> Vec<Bytes> {
+        self.pieces.drain(..).map(Bytes::from).collect()
+    }
+}
+
+impl Write for Outbox {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = self.pieces.last().map_or(0, |piece| PIECE_BYTES.saturating_sub(piece.len()));
+            if room == 0 {
+                // The first stays as small as a small file needs it.
+                let capacity = if self.pieces.is_empty() { rest.len().min(PIECE_BYTES) } else { PIECE_BYTES };
+                self.pieces.push(Vec::with_capacity(capacity));
+                continue;
+            }
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            if let Some(piece) = self.pieces.last_mut() {
+                piece.extend_from_slice(now);
+            }
+            rest = later;
+        }
         Ok(bytes.len())
     }
 
@@ -51,84 +221,38 @@ impl io::Write for Collected {
     }
 }
 
-impl OpenFile {
-    /// Begins a file.
-    pub(super) fn open(
-        path: Path,
-        schema: SchemaRef,
-        properties: WriterProperties,
-        staging: StagingWriter,
-    ) -> Result<Self, PipelineError> {
-        let encoder = ArrowWriter::try_new(Collected::default(), Arc::clone(&schema), Some(properties))
-            .map_err(|error| failed(&path, error))?;
-        Ok(Self { path, schema, encoder, staging, rows: 0 })
-    }
+/// One open file in the metrics, until it is dropped.
+#[derive(Debug)]
+struct OpenCount(Metrics);
 
-    /// The schema of its rows.
-    pub(super) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    /// Appends rows of its schema. Waits while the store is behind.
-    pub(super) async fn write(&mut self, rows: &RecordBatch) -> Result<(), PipelineError> {
-        self.encoder.write(rows).map_err(|error| failed(&self.path, error))?;
-        self.rows += rows.num_rows() as u64;
-        if self.encoder.inner().0.len() >= HAND_OVER_BYTES {
-            self.hand_over().await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the row group, so that its memory becomes bytes on their way.
-    pub(super) async fn end_row_group(&mut self) -> Result<(), PipelineError> {
-        self.encoder.flush().map_err(|error| failed(&self.path, error))?;
-        self.hand_over().await
-    }
-
-    /// Encoded bytes so far, with an estimate for the row group that is open.
-    pub(super) fn encoded_bytes(&self) -> usize {
-        self.encoder.bytes_written() + self.encoder.in_progress_size()
-    }
-
-    /// Encoded bytes of the row group that is open, estimated.
-    pub(super) fn row_group_bytes(&self) -> usize {
-        self.encoder.in_progress_size()
-    }
-
-    /// What it holds in memory.
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.encoder.memory_size() + self.encoder.inner().0.capacity() + self.staging.buffered_bytes()
-    }
-
-    /// Ends the file. The last bytes go to the store on `io`; the caller does not wait for them.
-    pub(super) fn close(mut self, metadata: Vec<KeyValue>, io: &Handle) -> Result<ClosedFile, PipelineError> {
-        for entry in metadata {
-            self.encoder.append_key_value_metadata(entry);
-        }
-        self.encoder.finish().map_err(|error| failed(&self.path, error))?;
-        let last = Bytes::from(std::mem::take(&mut self.encoder.inner_mut().0));
-        let bytes = self.encoder.bytes_written() as u64;
-        let Self { path, mut staging, rows, .. } = self;
-        let staged = io.spawn(async move {
-            staging.write(last).await?;
-            staging.finish().await
-        });
-        Ok(ClosedFile { path, rows, bytes, staged })
-    }
-
-    /// Gives the file up.
-    pub(super) async fn abandon(self) {
-        self.staging.abort().await;
-    }
-
-    /// Hands encoded bytes to the store.
-    async fn hand_over(&mut self) -> Result<(), PipelineError> {
-        let bytes = std::mem::take(&mut self.encoder.inner_mut().0);
-        self.staging.write(Bytes::from(bytes)).await
+impl OpenCount {
+    /// One more.
+    fn new(metrics: &Metrics) -> Self {
+        metrics.open_files_changed(1);
+        Self(metrics.clone())
     }
 }
 
-/// The encoder failed.
-fn failed(path: &Path, error: ParquetError) -> PipelineError {
-    PipelineError::stop(format!("{path}: the rows cannot be written as Parquet")).because(error)
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.open_files_changed(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outbox_gives_back_what_was_put_in_in_pieces_of_bounded_size() {
+        let mut outbox = Outbox::default();
+        let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 5).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        for part in bytes.chunks(300_000) {
+            outbox.write_all(part).unwrap();
+        }
+        let pieces = outbox.take();
+        assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
+        assert_eq!(pieces.concat(), bytes);
+        assert!(outbox.take().is_empty());
+    }
 }

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::Shared;
 use crate::{
-    batch::{DeadLetter, DecodedBatch, RawBatch, Rejection},
+    batch::{DeadLetter, RawBatch, Rejection},
     decode::Decoder,
     error::PipelineError,
     partition::{PartitionedRows, Partitioner},
@@ -117,9 +117,14 @@ impl Flow {
 
     /// Splits what came out of the chain and turns refused rows into dead letters.
     fn collect(&mut self, answered: ChainOutput, output: &mut FlowOutput) -> Result<(), PipelineError> {
-        for DecodedBatch { rows, .. } in answered.batches {
-            if rows.num_rows() > 0 {
-                output.rows.extend(self.partitioner(rows.schema_ref())?.split(&rows)?);
+        for batch in answered.batches {
+            if batch.rows.num_rows() > 0 {
+                let split = self.partitioner(batch.rows.schema_ref())?.split(&batch.rows)?;
+                output.rows.extend(split.directories);
+                for rejection in split.rejected {
+                    output.dead_letters.extend(batch.dead_letters(&rejection));
+                    output.rejections.push(rejection);
+                }
             }
         }
         for (batch, rejection) in answered.rejected {

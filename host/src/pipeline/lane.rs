@@ -226,7 +226,7 @@ impl Lane {
     /// The same without a flush.
     async fn close_generation(&mut self) -> Result<(), PipelineError> {
         if !self.generation.is_empty() {
-            let closed = self.generation.close()?;
+            let closed = self.generation.close().await?;
             self.commits.push(closed).await?;
         }
         Ok(())
@@ -235,7 +235,7 @@ impl Lane {
     /// Closes the generation and waits until it and all before it are committed.
     async fn end_generation_and_wait(&mut self) -> Result<(), PipelineError> {
         self.flush(FlushReason::Checkpoint).await?;
-        let closed = self.generation.close()?;
+        let closed = self.generation.close().await?;
         let committed = self.commits.push(closed).await?;
         self.commits.wait(committed).await
     }

@@ -1,0 +1,70 @@
+//! What a file says about where it comes from, in the key-value metadata of its footer.
+//!
+//! ```text
+//! fs_data_sink.version        0.1.0
+//! fs_data_sink.pipeline       orders
+//! fs_data_sink.source_ranges  [{"topic":"orders","partition":3,"from":1200,"to":9400}]
+//! ```
+//!
+//! All rows of the file come from records within these ranges (`to` is the next offset), which are those of the
+//! generation so far: a plugin may hold rows back from batch to batch. Not all records within them are in the file: the
+//! others are in other files, were rejected, or were left out by a plugin. The ranges are missing where a file had to
+//! end in the middle of a batch, since too many were open. Pure.
+
+use parquet::file::metadata::KeyValue;
+use serde_json::{Value, json};
+
+use crate::checkpoint::CheckpointDelta;
+
+/// What is written into the footer.
+pub(super) fn metadata(pipeline: &str, ranges: Option<String>) -> Vec<KeyValue> {
+    let mut metadata = vec![
+        KeyValue::new("fs_data_sink.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        KeyValue::new("fs_data_sink.pipeline".to_owned(), pipeline.to_owned()),
+    ];
+    metadata.extend(ranges.map(|ranges| KeyValue::new("fs_data_sink.source_ranges".to_owned(), ranges)));
+    metadata
+}
+
+/// What a generation covered, as JSON. Where a source partition bears the dataset's name, only those that do can have
+/// rows in it.
+pub(super) fn source_ranges(dataset: &str, covered: &CheckpointDelta) -> String {
+    let named = covered.iter().any(|(partition, _)| &*partition.topic == dataset);
+    let ranges = covered.iter().filter(|(partition, _)| !named || &*partition.topic == dataset);
+    let ranges = ranges.map(|(partition, range)| {
+        json!({"topic": &*partition.topic, "partition": partition.partition, "from": range.from, "to": range.to})
+    });
+    ranges.collect::<Value>().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::SourcePartition;
+
+    /// Ranges of partitions.
+    fn delta(ranges: &[(&str, i32, i64, i64)]) -> CheckpointDelta {
+        let mut delta = CheckpointDelta::default();
+        for (topic, partition, from, to) in ranges {
+            delta.extend(&SourcePartition::new(*topic, *partition), *from, *to).unwrap();
+        }
+        delta
+    }
+
+    #[test]
+    fn a_file_names_the_ranges_of_its_own_dataset() {
+        let covered = delta(&[("orders", 0, 10, 30), ("orders", 2, 0, 4), ("clicks", 0, 0, 9)]);
+        assert_eq!(
+            source_ranges("orders", &covered),
+            r#"[{"topic":"orders","partition":0,"from":10,"to":30},{"topic":"orders","partition":2,"from":0,"to":4}]"#
+        );
+    }
+
+    #[test]
+    fn partitions_of_other_names_count_where_the_dataset_is_none_of_them() {
+        assert_eq!(
+            source_ranges("back-fill", &delta(&[("/data/a.jsonl", 0, 0, 4)])),
+            r#"[{"topic":"/data/a.jsonl","partition":0,"from":0,"to":4}]"#
+        );
+    }
+}
