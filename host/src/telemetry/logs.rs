@@ -63,6 +63,11 @@ where
     Ok(lines.with_filter(filter(&config.log_level)?.and(pushes)))
 }
 
+/// Whether [`crate::telemetry::start`] will take a `telemetry.log_level`; otherwise why not.
+pub fn check_log_level(wanted: &str) -> Result<(), String> {
+    filter(wanted).map(drop).map_err(|error| error.full_message())
+}
+
 /// `INFO`, `WARNING` as in the original, or directives such as `INFO,fs_data_sink::source=DEBUG`.
 fn filter(wanted: &str) -> Result<EnvFilter, PipelineError> {
     let explain = |part: &str| {
@@ -167,6 +172,7 @@ mod tests {
     fn what_is_no_level_is_named() {
         for wrong in ["LOUD", "verbose,INFO", "INFO,fs_data_sink=LOUD", "=", "fs_data_sink::source"] {
             let error = filter(wrong).unwrap_err().to_string();
+            assert!(check_log_level(wrong).is_err() && check_log_level("INFO").is_ok());
             assert!(error.starts_with("telemetry.log_level ") && error.contains("neither a level"), "{error}");
         }
     }

@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod rate_limit;
 
 pub use health::{Health, PipelineState};
+pub use logs::check_log_level;
 
 /// Metrics are pushed this often, as the original did.
 const PUSH_INTERVAL: Duration = Duration::from_secs(5);
