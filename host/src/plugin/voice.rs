@@ -76,8 +76,11 @@ impl Voice {
         Self { plugin, context, log_bytes_per_second, state: Mutex::new(state) }
     }
 
-    /// A line through `wasi:logging`.
+    /// A line through `wasi:logging`. What is critical is kept like standard error, which not every plugin has.
     pub(super) fn log(&self, level: Level, context: &str, message: &str) {
+        if level == Level::Critical {
+            self.keep_tail(message);
+        }
         // What is cut off counts as dropped; the bucket pays for what is kept.
         let kept = message.len().min(MESSAGE_BYTES_MAX);
         if kept < message.len() {
@@ -110,6 +113,18 @@ impl Voice {
     /// The end of what was said on standard error since the call began.
     pub(super) fn error_tail(&self) -> String {
         self.state().tail.trim().to_owned()
+    }
+
+    /// Keeps a line for the dead letter of a batch on which the plugin traps.
+    fn keep_tail(&self, line: &str) {
+        // Only the end of it could stay.
+        let line = &line[line.floor_char_boundary(line.len().saturating_sub(TAIL_BYTES_MAX))..];
+        let mut state = self.state();
+        state.tail.push_str(line);
+        state.tail.push('\n');
+        let cut = state.tail.len().saturating_sub(TAIL_BYTES_MAX);
+        let cut = state.tail.ceil_char_boundary(cut);
+        state.tail.drain(..cut);
     }
 
     /// The state; a panic elsewhere leaves it usable.
@@ -189,12 +204,7 @@ impl Voice {
     fn line(&self, channel: Channel, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         if channel == Channel::Error {
-            let mut state = self.state();
-            state.tail.push_str(&line);
-            state.tail.push('\n');
-            let cut = state.tail.len().saturating_sub(TAIL_BYTES_MAX);
-            let cut = state.tail.ceil_char_boundary(cut);
-            state.tail.drain(..cut);
+            self.keep_tail(&line);
         }
         if line.trim().is_empty() {
             return;
@@ -372,6 +382,16 @@ mod tests {
         assert!(voice.error_tail().len() <= TAIL_BYTES_MAX);
         voice.start_call();
         assert_eq!(voice.error_tail(), "");
+    }
+
+    #[test]
+    fn critical_words_are_kept_like_standard_error() {
+        let voice = voice(0);
+        voice.log(Level::Error, "c", "an error");
+        assert_eq!(voice.error_tail(), "");
+        voice.log(Level::Critical, "c", &("é".repeat(TAIL_BYTES_MAX) + "last words"));
+        let tail = voice.error_tail();
+        assert!(tail.len() <= TAIL_BYTES_MAX && tail.ends_with("élast words"), "{tail}");
     }
 
     #[test]

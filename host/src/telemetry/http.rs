@@ -2,7 +2,13 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
@@ -38,10 +44,10 @@ pub(super) async fn serve(listen: SocketAddr, health: Health, registry: Registry
 }
 
 /// Prometheus' text format.
-async fn metrics(State((_, registry)): State<Known>) -> Result<Vec<u8>, StatusCode> {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&registry.gather(), &mut text) {
-        Ok(()) => Ok(text),
+async fn metrics(State((_, registry)): State<Known>) -> Result<impl IntoResponse, StatusCode> {
+    let (encoder, mut text) = (TextEncoder::new(), Vec::new());
+    match encoder.encode(&registry.gather(), &mut text) {
+        Ok(()) => Ok(([(CONTENT_TYPE, encoder.format_type().to_owned())], text)),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

@@ -67,13 +67,18 @@ impl Metrics {
     /// The metrics of a pipeline, on the global meter.
     #[must_use]
     pub fn new(pipeline: &str, tenant: &str, source: &'static str, sink: &'static str) -> Self {
+        Self::on(&global::meter("fs_data_sink"), pipeline, tenant, source, sink)
+    }
+
+    /// The same on a certain meter.
+    pub(super) fn on(meter: &Meter, pipeline: &str, tenant: &str, source: &'static str, sink: &'static str) -> Self {
         let labels = vec![
             KeyValue::new("pipeline", pipeline.to_owned()),
             KeyValue::new("tenant", tenant.to_owned()),
             KeyValue::new("source", source),
             KeyValue::new("sink", sink),
         ];
-        let instruments = Instruments::new(&global::meter("fs_data_sink"), labels);
+        let instruments = Instruments::new(meter, labels);
         // The original's three are there from the start, so that an alert on them has something to look at.
         for counter in [&instruments.batches_processed, &instruments.records_processed, &instruments.errors] {
             counter.add(0, &instruments.labels);

@@ -3,52 +3,50 @@
 //! Comes in: the telemetry configuration. Goes out: log lines on standard error, OTLP pushes, `/metrics`. Promise: a
 //! collector that is away never stops or slows a pipeline.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry::{KeyValue, metrics::MeterProvider as _, trace::TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{
     Resource,
     metrics::{PeriodicReader, SdkMeterProvider},
     trace::SdkTracerProvider,
 };
+use prometheus::Registry;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::{
-    config::{LogFormat, TelemetryConfig},
-    error::PipelineError,
-};
+use crate::{config::TelemetryConfig, error::PipelineError};
 
 mod health;
 mod http;
+mod logs;
 pub mod metrics;
 pub mod rate_limit;
 
 pub use health::{Health, PipelineState};
+pub use logs::check_log_level;
 
 /// Metrics are pushed this often, as the original did.
 const PUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long the last push may take when the process ends.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Where a collector listens when nothing is said.
 const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
-
-/// Libraries that say too much at INFO and below; a directive in `telemetry.log_level` overrides each.
-const QUIET_LIBRARIES: [&str; 8] = [
-    "h2=warn",
-    "hyper=warn",
-    "object_store=warn",
-    "opentelemetry=warn",
-    "reqwest=warn",
-    "rustls=warn",
-    "tonic=warn",
-    "tower=warn",
-];
 
 /// What runs until the process ends.
 #[derive(Debug)]
 pub struct Telemetry {
     /// Everything that is measured.
-    registry: prometheus::Registry,
+    registry: Registry,
     /// Feeds the registry and OTLP.
     meters: SdkMeterProvider,
     /// Pushes spans, where switched on.
@@ -57,76 +55,83 @@ pub struct Telemetry {
 
 /// Starts logs, metrics and traces. Inside a tokio runtime, once a process.
 pub fn start(config: &TelemetryConfig) -> Result<Telemetry, PipelineError> {
-    let resource = Resource::builder()
-        .with_service_name(config.service_name.clone())
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
-    let endpoint = config.otlp_endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
-    let registry = prometheus::Registry::new();
-    let prometheus_reader = opentelemetry_prometheus::exporter()
-        .with_registry(registry.clone())
-        .build()
-        .map_err(|error| PipelineError::stop("the Prometheus exporter cannot be set up").because(error))?;
-    let mut meters = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(prometheus_reader);
-    if config.enabled && config.metrics_enabled {
-        let exporter = opentelemetry_otlp::MetricExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .build()
-            .map_err(|error| otlp_failed(endpoint, error))?;
-        meters = meters.with_reader(PeriodicReader::builder(exporter).with_interval(PUSH_INTERVAL).build());
-    }
-    let meters = meters.build();
-    opentelemetry::global::set_meter_provider(meters.clone());
-    let spans = if config.enabled && config.trace_enabled {
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .build()
-            .map_err(|error| otlp_failed(endpoint, error))?;
-        Some(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
-    } else {
-        None
-    };
-    start_logs(config, spans.as_ref())?;
-    Ok(Telemetry { registry, meters, spans })
-}
-
-/// Log lines on standard error, and spans to OTLP.
-fn start_logs(config: &TelemetryConfig, spans: Option<&SdkTracerProvider>) -> Result<(), PipelineError> {
-    let filter = log_filter(&config.log_level)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match config.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
-        LogFormat::Text => lines.with_ansi(false).boxed(),
-    };
-    let traces = spans.map(|provider| {
+    let registry = Registry::new();
+    let push_errors = Arc::new(AtomicU64::new(0));
+    let meters = start_meters(config, &registry, &push_errors)?;
+    let spans = start_spans(config)?;
+    let traces = spans.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("fs-data-sink"))
             .with_filter(EnvFilter::new("fs_data_sink=info"))
     });
     tracing_subscriber::registry()
         .with(traces)
-        .with(lines.with_filter(filter))
+        .with(logs::layer(config, &push_errors)?)
         .try_init()
-        .map_err(|error| PipelineError::stop("logs cannot be set up").because(error))
+        .map_err(|error| PipelineError::stop("logs cannot be set up").because(error))?;
+    opentelemetry::global::set_meter_provider(meters.clone());
+    Ok(Telemetry { registry, meters, spans })
 }
 
-/// `INFO`, `WARNING` as in the original, or directives such as `INFO,fs_data_sink::source=DEBUG`.
-fn log_filter(level: &str) -> Result<EnvFilter, PipelineError> {
-    let wanted = level.replace("WARNING", "WARN").replace("CRITICAL", "ERROR");
-    let directives = QUIET_LIBRARIES.join(",") + "," + &wanted;
-    EnvFilter::try_new(&directives).map_err(|error| {
-        PipelineError::stop(format!(
-            "telemetry.log_level {level:?} is neither a level (DEBUG, INFO, WARNING, ERROR) nor a list of directives"
-        ))
-        .because(error)
-    })
+/// Metrics for the registry, and for a collector where switched on.
+fn start_meters(
+    config: &TelemetryConfig,
+    registry: &Registry,
+    push_errors: &Arc<AtomicU64>,
+) -> Result<SdkMeterProvider, PipelineError> {
+    let prometheus_reader = opentelemetry_prometheus::exporter()
+        .with_registry(registry.clone())
+        .build()
+        .map_err(|error| PipelineError::stop("the Prometheus exporter cannot be set up").because(error))?;
+    let mut meters = SdkMeterProvider::builder().with_resource(resource(config)).with_reader(prometheus_reader);
+    if config.enabled && config.metrics_enabled {
+        let exporter = opentelemetry_otlp::MetricExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint(config))
+            .build()
+            .map_err(|error| otlp_failed(config, error))?;
+        meters = meters.with_reader(PeriodicReader::builder(exporter).with_interval(PUSH_INTERVAL).build());
+    }
+    let meters = meters.build();
+    let push_errors = Arc::clone(push_errors);
+    // Read when asked for: whoever complains may hold a lock of the libraries.
+    let _ = meters
+        .meter("fs_data_sink")
+        .u64_observable_counter("fs_data_sink.telemetry_push_errors")
+        .with_callback(move |observer| observer.observe(push_errors.load(Ordering::Relaxed), &[]))
+        .build();
+    Ok(meters)
+}
+
+/// Spans for a collector, where switched on.
+fn start_spans(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, PipelineError> {
+    if !config.enabled || !config.trace_enabled {
+        return Ok(None);
+    }
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint(config))
+        .build()
+        .map_err(|error| otlp_failed(config, error))?;
+    Ok(Some(SdkTracerProvider::builder().with_resource(resource(config)).with_batch_exporter(exporter).build()))
+}
+
+/// Who speaks.
+fn resource(config: &TelemetryConfig) -> Resource {
+    Resource::builder()
+        .with_service_name(config.service_name.clone())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// Where the collector is.
+fn endpoint(config: &TelemetryConfig) -> &str {
+    config.otlp_endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT)
 }
 
 /// An endpoint that is not one.
-fn otlp_failed(endpoint: &str, error: opentelemetry_otlp::ExporterBuildError) -> PipelineError {
-    PipelineError::stop(format!("telemetry.otlp_endpoint {endpoint:?} cannot be used")).because(error)
+fn otlp_failed(config: &TelemetryConfig, error: opentelemetry_otlp::ExporterBuildError) -> PipelineError {
+    PipelineError::stop(format!("telemetry.otlp_endpoint {:?} cannot be used", endpoint(config))).because(error)
 }
 
 impl Telemetry {
@@ -135,28 +140,17 @@ impl Telemetry {
         http::serve(listen, health, self.registry.clone()).await
     }
 
-    /// Pushes what is left; waits for a collector that is away no longer than its own timeout.
+    /// Pushes what is left, for so long and no longer.
     pub async fn shutdown(self) {
         let Self { registry: _, meters, spans } = self;
-        let flush = tokio::task::spawn_blocking(move || {
-            // There is nobody left to tell.
-            let _ = meters.shutdown_with_timeout(PUSH_INTERVAL);
-            let _ = spans.map(|spans| spans.shutdown_with_timeout(PUSH_INTERVAL));
+        // Side by side: a collector that hangs on the one must not use up the other's time. Nobody is left to tell.
+        let metrics = tokio::task::spawn_blocking(move || meters.shutdown_with_timeout(SHUTDOWN_TIMEOUT).is_ok());
+        let spans = tokio::task::spawn_blocking(move || {
+            spans.is_none_or(|spans| spans.shutdown_with_timeout(SHUTDOWN_TIMEOUT).is_ok())
         });
-        let _ = tokio::time::timeout(PUSH_INTERVAL, flush).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, async { tokio::join!(metrics, spans) }).await;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_originals_levels_are_understood_and_nonsense_is_named() {
-        for level in ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "info,fs_data_sink::source=debug"] {
-            log_filter(level).unwrap();
-        }
-        let error = log_filter("LOUD=VERY=").unwrap_err();
-        assert!(error.to_string().contains("telemetry.log_level"), "{error}");
-    }
-}
+mod tests;

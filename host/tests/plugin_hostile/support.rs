@@ -36,6 +36,12 @@ pub(crate) fn built(name: &str) -> PathBuf {
     path
 }
 
+/// Whether `hostile.wasm` was built with WASI. Debian's packages build it without, and then it can neither sleep nor exit.
+pub(crate) fn hostile_has_wasi() -> bool {
+    let component = std::fs::read(built("hostile.wasm")).unwrap();
+    component.windows(b"wasi:cli/exit".len()).any(|name| name == b"wasi:cli/exit")
+}
+
 /// `hostile.wasm` with a crime, tight limits and short pauses.
 pub(crate) fn hostile(config: &Value) -> PluginConfig {
     PluginConfig {

@@ -60,6 +60,11 @@ impl Guest for Hostile {
     }
 
     fn open(context: OpenContext) -> Result<Opened, Error> {
+        #[cfg(target_os = "unknown")]
+        std::panic::set_hook(Box::new(|panic| {
+            use bindings::wasi::logging::logging::{Level, log};
+            log(Level::Critical, "panic", &panic.to_string());
+        }));
         let config: Value = serde_json::from_str(&context.config)
             .map_err(|error| Error::InvalidConfig(format!("not JSON: {error}")))?;
         *CONFIG.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();

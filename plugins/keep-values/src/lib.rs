@@ -4,11 +4,13 @@
 //! config: {column: country, values: [DE, FR], invert: false, keep_nulls: false}
 //! ```
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt};
 
 use arrow_array::{
     cast::AsArray,
-    types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type},
+    types::{
+        ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    },
 };
 use fs_data_sink_plugin::prelude::*;
 
@@ -16,7 +18,7 @@ use fs_data_sink_plugin::prelude::*;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The column looked at.
+    /// The column looked at: text, whole numbers or booleans.
     column: String,
     /// What it may have.
     values: Vec<Value>,
@@ -30,7 +32,7 @@ pub struct Config {
 
 /// A value in the configuration.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, a whole number, true or false")]
 enum Value {
     /// `true` or `false`.
     Bool(bool),
@@ -38,6 +40,16 @@ enum Value {
     Integer(i64),
     /// A text.
     Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(formatter, "{value}"),
+            Self::Integer(value) => write!(formatter, "{value}"),
+            Self::Text(value) => write!(formatter, "{value:?}"),
+        }
+    }
 }
 
 /// The values in the form of the column.
@@ -67,101 +79,86 @@ pub struct KeepValues {
 impl Plugin for KeepValues {
     type Config = Config;
     const DESCRIPTION: &'static str = "keeps the rows whose column has one of the given values";
+    const ROLES: &'static [Role] = &[Role::Filter];
     const CONFIG_SCHEMA: Option<&'static str> = Some(
-        r#"{"type":"object","required":["column","values"],"additionalProperties":false,"properties":{"column":{"type":"string"},"values":{"type":"array"},"invert":{"type":"boolean"},"keep_nulls":{"type":"boolean"}}}"#,
+        r#"{"type":"object","required":["column","values"],"additionalProperties":false,"properties":{"column":{"type":"string"},"values":{"type":"array","items":{"type":["string","integer","boolean"]}},"invert":{"type":"boolean"},"keep_nulls":{"type":"boolean"}}}"#,
     );
 
     fn open(config: Config, input: &Schema) -> Result<Self, OpenError> {
         let Config { column, values, invert, keep_nulls } = config;
         let field = input.field_with_name(&column).map_err(|_| OpenError::no_column(&column, input))?;
-        let wrong = |value: &Value| {
-            OpenError::invalid_config(format!(
-                "values: {value:?} cannot be in column {column:?} of type {}",
-                field.data_type()
-            ))
-        };
-        let wanted = match field.data_type() {
-            DataType::Utf8 => Wanted::Texts(collect(
-                &values,
-                |value| match value {
-                    Value::Text(text) => Some(text.clone()),
-                    _ => None,
-                },
-                wrong,
-            )?),
-            data_type if data_type.is_integer() && *data_type != DataType::UInt64 => Wanted::Integers(collect(
-                &values,
-                |value| match value {
-                    Value::Integer(number) => Some(*number),
-                    _ => None,
-                },
-                wrong,
-            )?),
-            DataType::Boolean => {
-                let bools: HashSet<bool> = collect(
-                    &values,
-                    |value| match value {
-                        Value::Bool(value) => Some(*value),
-                        _ => None,
-                    },
-                    wrong,
-                )?;
-                Wanted::Bools(bools.contains(&false), bools.contains(&true))
-            }
-            other => {
-                return Err(OpenError::unsupported_schema(format!(
-                    "column {column:?} is of type {other}; text, whole numbers and booleans can be filtered"
-                )));
-            }
-        };
-        Ok(Self { column, wanted, invert, keep_nulls })
+        Ok(Self { wanted: Wanted::new(field, values)?, column, invert, keep_nulls })
     }
 
     fn process(&mut self, batch: &Batch<'_>) -> Result<Output, ProcessError> {
         let column = batch.column(&self.column)?;
-        let matches: Vec<bool> = match &self.wanted {
-            Wanted::Texts(texts) => {
-                column.as_string::<i32>().iter().map(|value| value.is_some_and(|value| texts.contains(value))).collect()
-            }
-            Wanted::Integers(numbers) => integers(&column)?
-                .into_iter()
-                .map(|value| value.is_some_and(|value| numbers.contains(&value)))
-                .collect(),
-            Wanted::Bools(no, yes) => column
-                .as_boolean()
-                .iter()
-                .map(|value| value.is_some_and(|value| if value { *yes } else { *no }))
-                .collect(),
-        };
+        let matches = self.wanted.matches(&column)?;
         Ok(Output::keep(
-            matches
-                .into_iter()
-                .enumerate()
+            (0..column.len())
+                .zip(matches)
                 .map(|(row, matches)| if column.is_null(row) { self.keep_nulls } else { matches != self.invert }),
         ))
     }
 }
 
-/// The configured values in the column's form.
-fn collect<T: Eq + std::hash::Hash>(
-    values: &[Value],
-    convert: impl Fn(&Value) -> Option<T>,
-    wrong: impl Fn(&Value) -> OpenError,
-) -> Result<HashSet<T>, OpenError> {
-    values.iter().map(|value| convert(value).ok_or_else(|| wrong(value))).collect()
+impl Wanted {
+    /// The configured values in the form of a column.
+    fn new(field: &Field, values: Vec<Value>) -> Result<Self, OpenError> {
+        let (name, data_type) = (field.name(), field.data_type());
+        let (mut texts, mut integers, mut bools) = (HashSet::new(), HashSet::new(), (false, false));
+        for (number, value) in values.into_iter().enumerate() {
+            match (value, data_type) {
+                (Value::Text(text), DataType::Utf8 | DataType::LargeUtf8) => drop(texts.insert(text)),
+                (Value::Integer(integer), data_type) if data_type.is_integer() => drop(integers.insert(integer)),
+                (Value::Bool(false), DataType::Boolean) => bools.0 = true,
+                (Value::Bool(true), DataType::Boolean) => bools.1 = true,
+                (value, _) => {
+                    return Err(OpenError::invalid_config(format!(
+                        "values[{number}]: {value} cannot be in column {name:?} of type {data_type}"
+                    )));
+                }
+            }
+        }
+        match data_type {
+            DataType::Utf8 | DataType::LargeUtf8 => Ok(Self::Texts(texts)),
+            DataType::Boolean => Ok(Self::Bools(bools.0, bools.1)),
+            data_type if data_type.is_integer() => Ok(Self::Integers(integers)),
+            other => Err(OpenError::unsupported_schema(format!(
+                "column {name:?} is of type {other}; text, whole numbers and booleans can be filtered"
+            ))),
+        }
+    }
+
+    /// Whether each row has one of the values; without meaning where there is none.
+    fn matches(&self, column: &ArrayRef) -> Result<Vec<bool>, ProcessError> {
+        Ok(match (self, column.data_type()) {
+            (Self::Texts(texts), DataType::LargeUtf8) => is_in(column.as_string::<i64>(), |text| texts.contains(text)),
+            (Self::Texts(texts), _) => is_in(column.as_string::<i32>(), |text| texts.contains(text)),
+            (Self::Bools(no, yes), _) => is_in(column.as_boolean(), |value| if value { *yes } else { *no }),
+            (Self::Integers(wanted), DataType::Int8) => integers::<Int8Type>(column, wanted),
+            (Self::Integers(wanted), DataType::Int16) => integers::<Int16Type>(column, wanted),
+            (Self::Integers(wanted), DataType::Int32) => integers::<Int32Type>(column, wanted),
+            (Self::Integers(wanted), DataType::Int64) => integers::<Int64Type>(column, wanted),
+            (Self::Integers(wanted), DataType::UInt8) => integers::<UInt8Type>(column, wanted),
+            (Self::Integers(wanted), DataType::UInt16) => integers::<UInt16Type>(column, wanted),
+            (Self::Integers(wanted), DataType::UInt32) => integers::<UInt32Type>(column, wanted),
+            (Self::Integers(wanted), DataType::UInt64) => integers::<UInt64Type>(column, wanted),
+            (Self::Integers(_), other) => return Err(ProcessError::failed(format!("{other} is not a whole number"))),
+        })
+    }
 }
 
-/// Whole numbers of any width.
-fn integers(column: &ArrayRef) -> Result<Vec<Option<i64>>, ProcessError> {
-    macro_rules! wide {
-        ($($data_type:ident => $primitive:ty),*) => {
-            match column.data_type() {
-                $(DataType::$data_type => Ok(column.as_primitive::<$primitive>().iter().map(|value| value.map(i64::from)).collect()),)*
-                other => Err(ProcessError::failed(format!("{other} is not a whole number"))),
-            }
-        };
-    }
-    wide!(Int8 => Int8Type, Int16 => Int16Type, Int32 => Int32Type, Int64 => Int64Type, UInt8 => UInt8Type, UInt16 => UInt16Type, UInt32 => UInt32Type)
+/// Whether each value is one of those wanted; false where there is no value.
+fn is_in<T>(values: impl IntoIterator<Item = Option<T>>, wanted: impl Fn(T) -> bool) -> Vec<bool> {
+    values.into_iter().map(|value| value.is_some_and(&wanted)).collect()
+}
+
+/// The same for whole numbers of one width. What does not fit 64 bits with a sign cannot stand in the configuration.
+fn integers<T: ArrowPrimitiveType>(column: &ArrayRef, wanted: &HashSet<i64>) -> Vec<bool>
+where
+    T::Native: TryInto<i64>,
+{
+    is_in(column.as_primitive::<T>(), |value| value.try_into().is_ok_and(|value| wanted.contains(&value)))
 }
 
 export_plugin!(KeepValues);
@@ -170,7 +167,7 @@ export_plugin!(KeepValues);
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{Int32Array, StringArray};
+    use arrow_array::{Int32Array, LargeStringArray, StringArray, UInt64Array};
     use fs_data_sink_plugin::testing::Harness;
 
     use super::*;
@@ -199,16 +196,42 @@ mod tests {
     }
 
     #[test]
+    fn booleans_and_every_width_of_numbers_are_filtered() {
+        let arrays: [ArrayRef; 3] = [
+            Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])),
+            Arc::new(UInt64Array::from(vec![1, u64::MAX, 2])),
+            Arc::new(LargeStringArray::from(vec!["a", "b", "c"])),
+        ];
+        let rows = RecordBatch::try_from_iter_with_nullable(
+            ["b", "n", "t"].into_iter().zip(arrays).map(|(name, array)| (name, array, true)),
+        )
+        .unwrap();
+        let count = |config: &str| {
+            Harness::<KeepValues>::open(config, rows.schema_ref()).unwrap().process(&rows).unwrap().batches[0]
+                .num_rows()
+        };
+        assert_eq!(count(r#"{"column":"b","values":[false]}"#), 1);
+        assert_eq!(count(r#"{"column":"b","values":[true,false]}"#), 2);
+        assert_eq!(count(r#"{"column":"n","values":[2,-1]}"#), 1);
+        assert_eq!(count(r#"{"column":"t","values":["a","c"]}"#), 2);
+    }
+
+    #[test]
     fn wrong_configurations_are_refused_in_words() {
         let refuse = |config: &str| Harness::<KeepValues>::open(config, rows().schema_ref()).unwrap_err().to_string();
-        assert_eq!(
-            refuse(r#"{"column":"land","values":[]}"#),
-            "the rows have no column \"land\"; they have: country, n"
-        );
-        assert!(
-            refuse(r#"{"column":"n","values":["x"]}"#).starts_with("values: Text(\"x\") cannot be in column \"n\"")
-        );
+        let expected = [
+            (r#"{"column":"land","values":[]}"#, "the rows have no column \"land\"; they have: country, n"),
+            (r#"{"column":"n","values":[1,"x"]}"#, "values[1]: \"x\" cannot be in column \"n\" of type Int32"),
+            (r#"{"column":"n","values":[1.5]}"#, "values[0]: expected a text, a whole number, true or false"),
+            (
+                r#"{"column":"n","values":[1],"invert":"yes"}"#,
+                "invert: invalid type: string \"yes\", expected a boolean",
+            ),
+            (r#"{"values":[1]}"#, "missing field `column`"),
+        ];
+        for (config, words) in expected {
+            assert_eq!(refuse(config), words);
+        }
         assert!(refuse(r#"{"column":"n","values":[1],"colour":1}"#).starts_with("unknown field `colour`"));
-        assert!(refuse(r#"{"values":[1]}"#).starts_with("missing field `column`"));
     }
 }

@@ -3,6 +3,8 @@
 //! ```yaml
 //! config: {column: user_agent, prefix: ""}
 //! ```
+//!
+//! What is not known is null. Columns of these names that are there already are replaced; a prefix keeps them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,8 +12,10 @@ use arrow_array::{StringArray, cast::AsArray};
 use fs_data_sink_plugin::prelude::*;
 use woothee::parser::Parser;
 
-/// Texts remembered: user agents repeat, and parsing one costs microseconds. 4,096 of 200 bytes are 1 MB.
+/// Texts remembered: user agents repeat, and parsing one costs microseconds.
 const REMEMBERED_MAX: usize = 4_096;
+/// Bytes of a text that is remembered: what browsers send is under 300. With the number above at most 4 MiB.
+const REMEMBERED_BYTES_MAX: usize = 1_024;
 
 /// What stands under `config:`.
 #[derive(Debug, Deserialize)]
@@ -56,6 +60,7 @@ impl std::fmt::Debug for ParseUserAgent {
 impl Plugin for ParseUserAgent {
     type Config = Config;
     const DESCRIPTION: &'static str = "adds browser, os and is_bot from a user-agent column";
+    const ROLES: &'static [Role] = &[Role::Enrich];
     const CONFIG_SCHEMA: Option<&'static str> = Some(
         r#"{"type":"object","required":["column"],"additionalProperties":false,"properties":{"column":{"type":"string"},"prefix":{"type":"string"}}}"#,
     );
@@ -101,17 +106,24 @@ impl ParseUserAgent {
         if let Some(known) = self.remembered.get(text) {
             return known.clone();
         }
+        let facts = self.parse(text);
+        if text.len() <= REMEMBERED_BYTES_MAX {
+            if self.remembered.len() >= REMEMBERED_MAX {
+                self.remembered.clear();
+            }
+            self.remembered.insert(text.to_owned(), facts.clone());
+        }
+        facts
+    }
+
+    /// The same by the rules.
+    fn parse(&self, text: &str) -> Facts {
         let known = |name: &str| (name != "UNKNOWN").then(|| name.into());
-        let facts = self.parser.parse(text).map_or(Facts { browser: None, os: None, is_bot: false }, |found| Facts {
+        self.parser.parse(text).map_or(Facts { browser: None, os: None, is_bot: false }, |found| Facts {
             browser: known(found.name),
             os: known(found.os),
             is_bot: found.category == "crawler",
-        });
-        if self.remembered.len() >= REMEMBERED_MAX {
-            self.remembered.clear();
-        }
-        self.remembered.insert(text.to_owned(), facts.clone());
-        facts
+        })
     }
 }
 
@@ -142,6 +154,22 @@ mod tests {
         assert_eq!(text(1), [Some("Chrome".to_owned()), Some("Googlebot".to_owned()), None, None]);
         assert_eq!(text(2), [Some("Windows 10".to_owned()), None, None, None]);
         assert_eq!(out.column(3).as_boolean().iter().collect::<Vec<_>>(), [Some(false), Some(true), Some(false), None]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_gives_the_same_answer() {
+        let texts: Vec<String> = (0..REMEMBERED_MAX + 10)
+            .map(|number| format!("Mozilla/5.0 (compatible; Googlebot/2.1) {number}"))
+            .chain([format!("Googlebot {}", "x".repeat(1 << 20))])
+            .collect();
+        let agents: ArrayRef = Arc::new(StringArray::from_iter_values(texts.iter().chain(&texts)));
+        let rows = RecordBatch::try_from_iter([("ua", agents)]).unwrap();
+        let config = r#"{"column":"ua","prefix":"ua_"}"#;
+        let mut harness = Harness::<ParseUserAgent>::open(config, rows.schema_ref()).unwrap();
+        let out = harness.process(&rows).unwrap().batches.remove(0);
+        assert_eq!(out.column_by_name("ua_is_bot").unwrap().as_boolean().true_count(), 2 * texts.len());
+        let remembered = &harness.plugin().remembered;
+        assert!(remembered.len() <= REMEMBERED_MAX && remembered.keys().all(|text| text.len() < 100));
     }
 
     #[test]

@@ -34,18 +34,29 @@
 //!
 //! The crate of a plugin is a `cdylib` and is built with `cargo build --release --target wasm32-wasip2`. Its tests run
 //! natively, over [`testing::Harness`].
+//!
+//! What a plugin may rely on: one instance sees one batch at a time, in the order of its lane. A panic, or a call that
+//! takes too long or too much memory, ends the instance; the host starts a fresh one and gives it the batch again.
+//! There are no files, no network and no environment; [`log`] and [`metrics`] are the way to be heard.
 
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow_schema::{Field, Schema};
+use arrow_array::RecordBatch;
+use arrow_schema::Schema;
 use serde::de::DeserializeOwned;
 
 mod batch;
+mod error;
 #[cfg(target_arch = "wasm32")]
 mod guest;
-pub mod telemetry;
+pub mod log;
+pub mod metrics;
+mod output;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+mod wire;
 
 pub use batch::Batch;
+pub use error::{OpenError, ProcessError};
+pub use output::{Output, OutputSchema, Rejection};
 
 /// What a plugin's source usually imports.
 pub mod prelude {
@@ -53,22 +64,30 @@ pub mod prelude {
     pub use arrow_schema::{DataType, Field, Schema};
     pub use serde::Deserialize;
 
-    pub use crate::{Batch, OpenError, Output, OutputSchema, Plugin, ProcessError, export_plugin};
+    pub use crate::{Batch, OpenError, Output, OutputSchema, Plugin, ProcessError, Role, export_plugin, log, metrics};
 }
 
 /// What a plugin is. The host makes an instance for each lane; an instance sees one batch at a time.
 pub trait Plugin: Sized + 'static {
-    /// What stands under `config:` in the pipeline's YAML.
+    /// What stands under `config:` in the pipeline's YAML. With `#[serde(deny_unknown_fields)]` a misspelt key is
+    /// refused by name.
     type Config: DeserializeOwned;
 
     /// One line for people.
     const DESCRIPTION: &'static str;
+
+    /// What it is for; a hint for people and tools.
+    const ROLES: &'static [Role] = &[];
 
     /// A JSON Schema of the configuration, if there is one.
     const CONFIG_SCHEMA: Option<&'static str> = None;
 
     /// Whether the same input and configuration always give the same output.
     const DETERMINISTIC: bool = true;
+
+    /// Whether rows are held back between calls and given out by [`Plugin::flush`]. The host has to know: if such an
+    /// instance is lost, everything since the last commit is read again.
+    const BUFFERS_ROWS: bool = false;
 
     /// Once per instance. Here is the place to refuse a configuration, or rows that lack a column.
     fn open(config: Self::Config, input: &Schema) -> Result<Self, OpenError>;
@@ -82,179 +101,24 @@ pub trait Plugin: Sized + 'static {
     /// One batch.
     fn process(&mut self, batch: &Batch<'_>) -> Result<Output, ProcessError>;
 
-    /// Gives out rows that were held back, before positions are committed. Only for plugins that replace rows.
+    /// Gives out rows that were held back, before positions are committed. Only with [`Plugin::BUFFERS_ROWS`].
     fn flush(&mut self) -> Result<Vec<RecordBatch>, ProcessError> {
         Ok(Vec::new())
     }
 }
 
-/// What comes out of a plugin.
-#[derive(Clone, Debug, PartialEq)]
-pub enum OutputSchema {
-    /// The input's columns.
-    Unchanged,
-    /// The input's columns and these; one of the same name takes the place of the input's.
-    Extend(Vec<Field>),
-    /// Something else.
-    Replace(Schema),
+/// What a plugin is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Turns records of a source into typed rows.
+    Decode,
+    /// Leaves rows out.
+    Filter,
+    /// Adds or rewrites columns.
+    Enrich,
 }
 
-impl OutputSchema {
-    /// The whole schema.
-    #[must_use]
-    pub fn resolve(&self, input: &Schema) -> Schema {
-        match self {
-            Self::Unchanged => input.clone(),
-            Self::Replace(schema) => schema.clone(),
-            Self::Extend(added) => {
-                let mut fields: Vec<Field> = input.fields().iter().map(|field| field.as_ref().clone()).collect();
-                for field in added {
-                    match fields.iter_mut().find(|known| known.name() == field.name()) {
-                        Some(known) => *known = field.clone(),
-                        None => fields.push(field.clone()),
-                    }
-                }
-                Schema::new(fields)
-            }
-        }
-    }
-}
-
-/// Why an instance cannot start; the pipeline does not start either.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The configuration is wrong.
-    #[error("{0}")]
-    InvalidConfig(String),
-    /// The rows cannot be served.
-    #[error("{0}")]
-    UnsupportedSchema(String),
-}
-
-impl OpenError {
-    /// The configuration is wrong.
-    pub fn invalid_config(message: impl Into<String>) -> Self {
-        Self::InvalidConfig(message.into())
-    }
-
-    /// The rows cannot be served.
-    pub fn unsupported_schema(message: impl Into<String>) -> Self {
-        Self::UnsupportedSchema(message.into())
-    }
-
-    /// The rows have no such column; names those that they have.
-    #[must_use]
-    pub fn no_column(name: &str, input: &Schema) -> Self {
-        Self::UnsupportedSchema(no_column(name, input))
-    }
-}
-
-/// Why a batch cannot be processed.
-#[derive(Debug, thiserror::Error)]
-pub enum ProcessError {
-    /// Never: its rows become dead letters.
-    #[error("{0}")]
-    Failed(String),
-    /// Not now: the host asks again.
-    #[error("{0}")]
-    Retryable(String),
-}
-
-impl ProcessError {
-    /// This batch can never be processed.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed(message.into())
-    }
-}
-
-impl From<arrow_schema::ArrowError> for ProcessError {
-    fn from(error: arrow_schema::ArrowError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-/// Rows refused for one reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// Row numbers of the batch.
-    pub rows: Vec<u32>,
-    /// Stable and of few values, for instance `bad-url`; becomes a metric label.
-    pub code: String,
-    /// For people.
-    pub message: String,
-}
-
-/// What a plugin answers to a batch.
-#[derive(Clone, Debug, Default)]
-pub struct Output {
-    /// Which rows live on; `None` is all of them.
-    pub(crate) keep: Option<BooleanArray>,
-    /// What happens to them.
-    pub(crate) payload: Payload,
-    /// Rows that are refused; they do not live on, whatever `keep` says.
-    pub(crate) rejections: Vec<Rejection>,
-}
-
-/// What happens to the rows that live on.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Payload {
-    /// They go on as they are.
-    #[default]
-    Unchanged,
-    /// With these columns.
-    Extend(Vec<(Field, ArrayRef)>),
-    /// These rows instead.
-    Replace(Vec<RecordBatch>),
-}
-
-impl Output {
-    /// All rows live on as they are.
-    #[must_use]
-    pub fn keep_all() -> Self {
-        Self::default()
-    }
-
-    /// The rows with `true` live on as they are.
-    #[must_use]
-    pub fn keep(rows: impl IntoIterator<Item = bool>) -> Self {
-        let keep: BooleanArray = rows.into_iter().map(Some).collect();
-        Self { keep: Some(keep), ..Self::default() }
-    }
-
-    /// All rows live on with these columns, one value a row.
-    #[must_use]
-    pub fn extend(columns: Vec<(Field, ArrayRef)>) -> Self {
-        Self { payload: Payload::Extend(columns), ..Self::default() }
-    }
-
-    /// These rows take the place of the batch.
-    #[must_use]
-    pub fn replace(batches: Vec<RecordBatch>) -> Self {
-        Self { payload: Payload::Replace(batches), ..Self::default() }
-    }
-
-    /// Refuses rows: they become dead letters with this code and message.
-    #[must_use]
-    pub fn reject(mut self, rows: Vec<u32>, code: impl Into<String>, message: impl Into<String>) -> Self {
-        if !rows.is_empty() {
-            self.rejections.push(Rejection { rows, code: code.into(), message: message.into() });
-        }
-        self
-    }
-}
-
-/// The words for a column that is not there.
-pub(crate) fn no_column(name: &str, input: &Schema) -> String {
-    let known: Vec<_> = input.fields().iter().map(|field| field.name().as_str()).collect();
-    format!("the rows have no column {name:?}; they have: {}", known.join(", "))
-}
-
-/// Reads a plugin's configuration, with words that name the key.
-pub(crate) fn parse_config<C: DeserializeOwned>(json: &str) -> Result<C, OpenError> {
-    serde_json::from_str(json).map_err(|error| OpenError::InvalidConfig(error.to_string()))
-}
-
-/// Makes a plugin of a type: once in the crate, at its top level.
+/// Makes a plugin of a type: once in the crate, at its top level. Natively, for tests, it does nothing.
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ty) => {
