@@ -141,7 +141,8 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
 
 /// The pipeline as a user would write it.
 fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config, PipelineError> {
-    let failed = |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
+    let failed =
+        |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
     let absolute = |path: &Path| std::path::absolute(path).map(|path| path.display().to_string()).map_err(failed);
     let (lake, plugins) = (absolute(output)?, absolute(plugins)?);
     let mut text = String::new();
@@ -172,11 +173,7 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
 }
 
 /// Runs the pipeline with a progress display.
-async fn run_pipeline(
-    config: Config,
-    compute: tokio::runtime::Handle,
-    records: u64,
-) -> Result<Summary, PipelineError> {
+async fn run_pipeline(config: Config, compute: tokio::runtime::Handle, records: u64) -> Result<Summary, PipelineError> {
     let telemetry = telemetry::start(&config.telemetry)?;
     let totals = Arc::new(Totals::default());
     let runtime = Runtime {
@@ -188,7 +185,8 @@ async fn run_pipeline(
         totals: Arc::clone(&totals),
     };
     let progress = tokio::spawn(show_progress(totals, records));
-    let pipeline = config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
+    let pipeline =
+        config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
     let summary = pipeline::run(pipeline, runtime).await;
     progress.abort();
     // It is over either way.

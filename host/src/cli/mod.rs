@@ -3,12 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted. Words for people go to standard error,
 //! results to standard output.
 
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    process::ExitCode,
-    sync::LazyLock,
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand};
 

@@ -21,7 +21,8 @@ const USER_AGENTS: [&str; 10] = [
 const COUNTRIES: [&str; 12] = ["DE", "US", "FR", "GB", "DE", "US", "NL", "JP", "BR", "IN", "ES", "SE"];
 
 /// Kinds of events, page views more often.
-const KINDS: [&str; 8] = ["page_view", "page_view", "page_view", "page_view", "search", "add_to_cart", "add_to_cart", "purchase"];
+const KINDS: [&str; 8] =
+    ["page_view", "page_view", "page_view", "page_view", "search", "add_to_cart", "add_to_cart", "purchase"];
 
 /// 2026-11-01T00:00:00Z.
 const START_S: u64 = 1_793_491_200;
@@ -61,13 +62,20 @@ impl WebShop {
         );
         match kind {
             "purchase" | "add_to_cart" => {
-                let _ = write!(text, r#""amount":{}.{:02},"quantity":{},"#, pick(30, 300), pick(34, 100), 1 + pick(50, 5));
+                let _ =
+                    write!(text, r#""amount":{}.{:02},"quantity":{},"#, pick(30, 300), pick(34, 100), 1 + pick(50, 5));
             }
             _ => text.push_str(r#""amount":null,"quantity":0,"#),
         }
-        let (width, height) = [(1920, 1080), (390, 844), (1440, 900), (412, 915)].get(pick(16, 4)).copied().unwrap_or((1920, 1080));
+        let (width, height) =
+            [(1920, 1080), (390, 844), (1440, 900), (412, 915)].get(pick(16, 4)).copied().unwrap_or((1920, 1080));
         let language = ["de", "en", "fr", "ja"].get(pick(18, 4)).copied().unwrap_or("en");
-        let _ = write!(text, r#""tags":["t{}","t{}"],"device":{{"width":{width},"height":{height},"language":"{language}"}}"#, pick(22, 50), pick(28, 50));
+        let _ = write!(
+            text,
+            r#""tags":["t{}","t{}"],"device":{{"width":{width},"height":{height},"language":"{language}"}}"#,
+            pick(22, 50),
+            pick(28, 50)
+        );
         if self.user_agent {
             let agent = USER_AGENTS.get(pick(44, USER_AGENTS.len())).copied().unwrap_or_default();
             let _ = write!(text, r#","user_agent":"{agent}""#);

@@ -7,10 +7,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use arrow_schema::{DataType, Field, Schema};
 
 use super::{
-    ColumnConfig, Compression, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, FileConfig, KafkaConfig,
-    LocalConfig, LogFormat, MetadataColumn, OnNewField, OnReject, OnTrap, OnTypeChange, ParquetConfig, PartitionColumn,
-    PartitionTransform, PipelineConfig, PluginConfig, PluginLimits, RunConfig, S3Config, Secret, SinkConfig, SinkKind,
-    SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    ColumnConfig, Compression, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, FileConfig,
+    KafkaConfig, LocalConfig, LogFormat, MetadataColumn, OnNewField, OnReject, OnTrap, OnTypeChange, ParquetConfig,
+    PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, PluginLimits, RunConfig, S3Config, Secret,
+    SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
     fault::nearest,
     node::{Node, Value},
     properties,
@@ -25,8 +25,14 @@ const BATCH_ROWS_MAX: usize = 1_000_000;
 /// One pipeline; paths are relative to `folder`.
 pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<PipelineConfig> {
     let name = top.text("name").unwrap_or_else(|| name.to_owned());
-    if name.is_empty() || !name.chars().all(|character| character.is_alphanumeric() || "-_.".contains(character)) || name.starts_with('.') {
-        top.fault("name", format!("{name:?} names files and metrics: letters, digits, `-`, `_` and `.` only, not first a `.`"));
+    if name.is_empty()
+        || !name.chars().all(|character| character.is_alphanumeric() || "-_.".contains(character))
+        || name.starts_with('.')
+    {
+        top.fault(
+            "name",
+            format!("{name:?} names files and metrics: letters, digits, `-`, `_` and `.` only, not first a `.`"),
+        );
     }
     let tenant = top.text("tenant").unwrap_or_else(|| "default".to_owned());
     let (source, format) = source(top.section("source"), folder);
@@ -37,13 +43,24 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
         .enumerate()
         .filter_map(|(at, (key, section))| plugin(section, key, at, folder).map(Arc::new))
         .collect();
-    if let Some(twice) = plugins.iter().enumerate().find(|(at, plugin)| plugins.iter().take(*at).any(|other| other.name == plugin.name)) {
+    if let Some(twice) =
+        plugins.iter().enumerate().find(|(at, plugin)| plugins.iter().take(*at).any(|other| other.name == plugin.name))
+    {
         top.fault("plugins", format!("two plugins are called {:?}; give each a name of its own", twice.1.name));
     }
     let sink = sink(top.section("sink"), folder, &decode, plugins.is_empty());
     let run = run(top.section("pipeline"));
     let dead_letter = dead_letter(top.section("dead_letter"));
-    Some(PipelineConfig { name: name.into(), tenant: tenant.into(), source: source?, decode, plugins, sink: sink?, run, dead_letter })
+    Some(PipelineConfig {
+        name: name.into(),
+        tenant: tenant.into(),
+        source: source?,
+        decode,
+        plugins,
+        sink: sink?,
+        run,
+        dead_letter,
+    })
 }
 
 /// The source, and how its values are encoded.
@@ -60,7 +77,9 @@ fn source(section: Section<'_>, folder: &Path) -> (Option<SourceConfig>, ValueFo
     let batch_timeout =
         section.get("batch_timeout", positive_duration).or(old_timeout).unwrap_or(Duration::from_millis(250));
     let format = section.get_or("value_format", ValueFormat::Json, |text| match text {
-        "arrow_ipc" | "avro" | "protobuf" | "json_schema" => Err(format!("this version does not serve {text}; it serves json and raw")),
+        "arrow_ipc" | "avro" | "protobuf" | "json_schema" => {
+            Err(format!("this version does not serve {text}; it serves json and raw"))
+        }
         _ => choice(text, &[("json", ValueFormat::Json), ("raw", ValueFormat::Raw)]),
     });
     let kind = match section.required_text("type").as_deref() {
@@ -123,21 +142,26 @@ fn files(section: &Section<'_>, folder: &Path) -> FileConfig {
 /// How bytes become rows.
 fn decode(section: Section<'_>, format: ValueFormat) -> DecodeConfig {
     let fields = fields(&section);
-    let is_declared = section
-        .get("mode", |text| choice(text, &[("declared", true), ("infer", false)]))
-        .unwrap_or(!fields.is_empty());
+    let is_declared =
+        section.get("mode", |text| choice(text, &[("declared", true), ("infer", false)])).unwrap_or(!fields.is_empty());
     if is_declared && fields.is_empty() {
         section.fault("fields", "is missing: a declared schema needs fields");
     }
     if !is_declared && !fields.is_empty() {
-        section.fault("mode", "the schema is inferred, so `fields` has no effect; write `mode: declared` or leave `fields` out");
+        section.fault(
+            "mode",
+            "the schema is inferred, so `fields` has no effect; write `mode: declared` or leave `fields` out",
+        );
     }
     let default = if is_declared { OnNewField::Ignore } else { OnNewField::Add };
     let on_new_field = section.get_or("on_new_field", default, |text| {
         choice(text, &[("add", OnNewField::Add), ("ignore", OnNewField::Ignore), ("reject", OnNewField::Reject)])
     });
     let on_type_change = section.get_or("on_type_change", OnTypeChange::Widen, |text| {
-        choice(text, &[("widen", OnTypeChange::Widen), ("string", OnTypeChange::String), ("reject", OnTypeChange::Reject)])
+        choice(
+            text,
+            &[("widen", OnTypeChange::Widen), ("string", OnTypeChange::String), ("reject", OnTypeChange::Reject)],
+        )
     });
     let mut metadata_columns = Vec::new();
     for name in section.texts("metadata_columns") {
@@ -149,7 +173,9 @@ fn decode(section: Section<'_>, format: ValueFormat) -> DecodeConfig {
             ("key", MetadataColumn::Key),
         ];
         match choice(&name, &choices) {
-            Ok(column) if metadata_columns.contains(&column) => section.fault("metadata_columns", format!("{name} is there twice")),
+            Ok(column) if metadata_columns.contains(&column) => {
+                section.fault("metadata_columns", format!("{name} is there twice"))
+            }
             Ok(column) => metadata_columns.push(column),
             Err(message) => section.fault("metadata_columns", message),
         }
@@ -207,8 +233,7 @@ fn plugin(section: Section<'_>, key: Option<String>, at: usize, folder: &Path) -
             section.fault("grants", "this version grants plugins nothing; leave it out");
         }
     }
-    let reject_choices =
-        [("dead_letter", OnReject::DeadLetter), ("drop", OnReject::Drop), ("fail", OnReject::Fail)];
+    let reject_choices = [("dead_letter", OnReject::DeadLetter), ("drop", OnReject::Drop), ("fail", OnReject::Fail)];
     let on_reject = section.get_or("on_reject", OnReject::DeadLetter, |text| choice(text, &reject_choices));
     let limits = limits(section.section("limits"));
     let trap = section.section("on_trap");
@@ -263,9 +288,9 @@ fn sink(section: Section<'_>, folder: &Path, decode: &DecodeConfig, without_plug
     }
     let kind = match section.required_text("type").as_deref() {
         Some("s3") => s3(&section).map(SinkKind::S3),
-        Some("local") => section
-            .required_text("base_path")
-            .map(|path| SinkKind::Local(LocalConfig { base_path: folder.join(path) })),
+        Some("local") => {
+            section.required_text("base_path").map(|path| SinkKind::Local(LocalConfig { base_path: folder.join(path) }))
+        }
         Some(later @ ("hdfs" | "gcs" | "azure")) => {
             section.fault("type", format!("this version does not serve {later} sinks; it serves s3 and local"));
             return None;
@@ -348,15 +373,21 @@ fn partition_by(section: &Section<'_>, decode: &DecodeConfig, without_plugins: b
 fn check_partition_column(section: &Section<'_>, column: &PartitionColumn, schema: &Schema, decode: &DecodeConfig) {
     let is_metadata = !decode.metadata_columns.is_empty() && column.column.starts_with('_');
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let is_nested = |field: &Field| matches!(field.data_type(), DataType::Struct(_) | DataType::List(_) | DataType::Map(..));
+    let is_nested =
+        |field: &Field| matches!(field.data_type(), DataType::Struct(_) | DataType::List(_) | DataType::Map(..));
     match schema.field_with_name(&column.column) {
         Ok(field) if is_nested(field) => {
-            section.fault("partition_by", format!("{:?} is of type {}, which cannot be a directory", column.column, field.data_type()));
+            section.fault(
+                "partition_by",
+                format!("{:?} is of type {}, which cannot be a directory", column.column, field.data_type()),
+            );
         }
         Ok(_) => {}
         Err(_) if is_metadata => {}
         Err(_) => {
-            let hint = nearest(&column.column, names.iter().copied()).map(|near| format!(" did you mean {near:?}?")).unwrap_or_default();
+            let hint = nearest(&column.column, names.iter().copied())
+                .map(|near| format!(" did you mean {near:?}?"))
+                .unwrap_or_default();
             let message = format!("the schema has no column {:?};{hint} it has: {}", column.column, names.join(", "));
             section.fault("partition_by", message);
         }
@@ -416,7 +447,9 @@ fn compression(text: &str) -> Result<Compression, String> {
         None => (lower.as_str(), None),
     };
     let within = |least: u32, most: u32, default: u32| match level {
-        Some(level) if !(least..=most).contains(&level) => Err(format!("the level of {name} is from {least} to {most}, found {level}")),
+        Some(level) if !(least..=most).contains(&level) => {
+            Err(format!("the level of {name} is from {least} to {most}, found {level}"))
+        }
         level => Ok(level.unwrap_or(default)),
     };
     match (name, level) {
@@ -438,7 +471,10 @@ fn run(section: Section<'_>) -> RunConfig {
     if let (Some(new), Some(old)) = (interval, old_interval)
         && new != old
     {
-        section.fault("flush_interval_seconds", "means the same as commit_interval and says something else; leave one out");
+        section.fault(
+            "flush_interval_seconds",
+            "means the same as commit_interval and says something else; leave one out",
+        );
     }
     let commit_interval = interval.or(old_interval).unwrap_or(Duration::from_secs(60));
     if commit_interval >= Duration::from_secs(24 * 3600) {
@@ -458,7 +494,16 @@ fn run(section: Section<'_>) -> RunConfig {
         memory_bytes: section.get_or("memory", 512 << 20, |text| {
             size(text).and_then(|bytes| if bytes < 32 << 20 { Err("at least 32MiB".to_owned()) } else { Ok(bytes) })
         }),
-        lanes: section.get("lanes", |text| if text == "auto" { Ok(None) } else { count(text).and_then(|lanes| if lanes > 256 { Err("at most 256".to_owned()) } else { Ok(Some(lanes)) }) }).flatten(),
+        lanes: section
+            .get("lanes", |text| {
+                if text == "auto" {
+                    Ok(None)
+                } else {
+                    count(text)
+                        .and_then(|lanes| if lanes > 256 { Err("at most 256".to_owned()) } else { Ok(Some(lanes)) })
+                }
+            })
+            .flatten(),
         error_handling: section.get_or("error_handling", ErrorHandling::Log, |text| choice(text, &choices)),
         batches_max: section.get("max_batches", count).map(|batches| batches as u64),
         until_end: false,
@@ -473,7 +518,9 @@ fn run(section: Section<'_>) -> RunConfig {
 /// Where refused records go.
 fn dead_letter(section: Section<'_>) -> DeadLetterConfig {
     let config = section.get_or("type", DeadLetterConfig::Store, |text| match text {
-        "kafka" => Err("this version does not serve a Kafka topic for dead letters; it serves store and none".to_owned()),
+        "kafka" => {
+            Err("this version does not serve a Kafka topic for dead letters; it serves store and none".to_owned())
+        }
         _ => choice(text, &[("store", DeadLetterConfig::Store), ("none", DeadLetterConfig::None)]),
     });
     section.finish();
@@ -488,7 +535,9 @@ pub(super) fn telemetry(section: Section<'_>) -> TelemetryConfig {
     });
     let config = TelemetryConfig {
         log_level: section.text("log_level").unwrap_or_else(|| "INFO".to_owned()),
-        log_format: section.get_or("log_format", LogFormat::Json, |text| choice(text, &[("json", LogFormat::Json), ("text", LogFormat::Text)])),
+        log_format: section.get_or("log_format", LogFormat::Json, |text| {
+            choice(text, &[("json", LogFormat::Json), ("text", LogFormat::Text)])
+        }),
         enabled: section.get_or("enabled", false, boolean),
         service_name: section.text("service_name").unwrap_or_else(|| "fs-data-sink".to_owned()),
         otlp_endpoint: section.text("otlp_endpoint"),

@@ -34,7 +34,11 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, path, message } = self;
-        if path.is_empty() { write!(formatter, "{place}: {message}") } else { write!(formatter, "{place}: {path}: {message}") }
+        if path.is_empty() {
+            write!(formatter, "{place}: {message}")
+        } else {
+            write!(formatter, "{place}: {path}: {message}")
+        }
     }
 }
 
@@ -96,7 +100,8 @@ fn distance(left: &str, right: &str) -> usize {
                 i + j
             } else {
                 let same = usize::from(left.get(i - 1) != right.get(j - 1));
-                let mut best = (at(&rows, i - 1, j) + 1).min(at(&rows, i, j - 1) + 1).min(at(&rows, i - 1, j - 1) + same);
+                let mut best =
+                    (at(&rows, i - 1, j) + 1).min(at(&rows, i, j - 1) + 1).min(at(&rows, i - 1, j - 1) + same);
                 if i > 1 && j > 1 && left.get(i - 1) == right.get(j - 2) && left.get(i - 2) == right.get(j - 1) {
                     best = best.min(at(&rows, i - 2, j - 2) + 1);
                 }

@@ -70,7 +70,9 @@ pub fn environment() -> Result<Variables, Faults> {
             variables.insert(name, value);
         }
     }
-    variables.extend(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))));
+    variables.extend(
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    );
     Ok(variables)
 }
 
@@ -101,7 +103,11 @@ pub fn load(inputs: &Inputs) -> Result<Config, Faults> {
     for pipeline in &pipelines {
         if !names.insert(Arc::clone(&pipeline.name)) {
             let place = Place::Other("configuration".into());
-            faults.add(&place, "name", format!("two pipelines are called {:?}; give each a name of its own", pipeline.name));
+            faults.add(
+                &place,
+                "name",
+                format!("two pipelines are called {:?}; give each a name of its own", pipeline.name),
+            );
         }
     }
     faults.finish(telemetry.map(|telemetry| Config { pipelines, telemetry }))
@@ -127,10 +133,8 @@ struct Document {
 
 /// Every file with environment and flags on top.
 fn documents(inputs: &Inputs, faults: &Collector) -> Vec<Document> {
-    let mut documents: Vec<Document> = files(&inputs.paths, faults)
-        .iter()
-        .filter_map(|file| read(file, &inputs.environment, faults))
-        .collect();
+    let mut documents: Vec<Document> =
+        files(&inputs.paths, faults).iter().filter_map(|file| read(file, &inputs.environment, faults)).collect();
     if inputs.paths.is_empty() {
         let place = Place::Other("environment".into());
         let names_a_source = inputs.environment.contains_key("SOURCE_TYPE")
@@ -159,7 +163,8 @@ fn files(paths: &[PathBuf], faults: &Collector) -> Vec<PathBuf> {
             files.push(path.clone());
             continue;
         }
-        let is_yaml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let is_yaml =
+            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         let mut found: Vec<PathBuf> = std::fs::read_dir(path)
             .into_iter()
             .flatten()
@@ -198,7 +203,8 @@ fn read(file: &Path, variables: &Variables, faults: &Collector) -> Option<Docume
 /// Environment, then flags, over one file. In a file of several pipelines they count for each of them.
 fn apply(node: &mut Node, inputs: &Inputs) {
     if let Value::Map(entries) = &mut node.value
-        && let Some((_, Node { value: Value::Map(pipelines), .. })) = entries.iter_mut().find(|(key, _)| key == "pipelines")
+        && let Some((_, Node { value: Value::Map(pipelines), .. })) =
+            entries.iter_mut().find(|(key, _)| key == "pipelines")
     {
         for (_, pipeline) in pipelines {
             apply_matching(pipeline, inputs, |key| !key.starts_with("telemetry."));
@@ -222,7 +228,9 @@ fn apply_matching(node: &mut Node, inputs: &Inputs, wanted: impl Fn(&str) -> boo
     for (variable, key, belongs_to) in ENVIRONMENT.iter().filter(|(_, key, _)| wanted(key)) {
         let is_overridden = types.contains(key) && inputs.overrides.iter().any(|(flag_key, ..)| flag_key == key);
         let counts = belongs_to.is_none_or(|(key, value)| node.text_at(key) == Some(value));
-        if let Some(value) = inputs.environment.get(*variable).filter(|value| !value.is_empty() && counts && !is_overridden) {
+        if let Some(value) =
+            inputs.environment.get(*variable).filter(|value| !value.is_empty() && counts && !is_overridden)
+        {
             node.set(key, scalar(value, format!("environment variable {variable}")));
         }
     }

@@ -21,7 +21,11 @@ fn write_node(text: &mut String, node: &Node, indent: usize, is_secret: bool) {
         Value::Null => text.push_str("null\n"),
         Value::Scalar(value, quoted) => {
             let shown = if is_secret { "***" } else { value };
-            let _ = if *quoted || is_secret || needs_quotes(shown) { writeln!(text, "{shown:?}") } else { writeln!(text, "{shown}") };
+            let _ = if *quoted || is_secret || needs_quotes(shown) {
+                writeln!(text, "{shown:?}")
+            } else {
+                writeln!(text, "{shown}")
+            };
         }
         Value::List(list) => {
             for item in list {

@@ -55,12 +55,17 @@ pub(super) fn librdkafka_name(name: &str) -> Result<String, String> {
     let known = if name.contains('_') && !name.contains('.') {
         match KAFKA_PYTHON.iter().find(|(python, _)| *python == name) {
             Some((_, librdkafka)) => (*librdkafka).to_owned(),
-            None if SAME_BY_DOTS.contains(&name) || REFUSED.iter().any(|(refused, _)| *refused == name.replace('_', ".")) => {
+            None if SAME_BY_DOTS.contains(&name)
+                || REFUSED.iter().any(|(refused, _)| *refused == name.replace('_', ".")) =>
+            {
                 name.replace('_', ".")
             }
             None => {
-                return Err(format!("this is kafka-python's way to write it, and librdkafka has no such property; \
-                     see librdkafka's CONFIGURATION.md for names such as {}", name.replace('_', ".")));
+                return Err(format!(
+                    "this is kafka-python's way to write it, and librdkafka has no such property; \
+                     see librdkafka's CONFIGURATION.md for names such as {}",
+                    name.replace('_', ".")
+                ));
             }
         }
     } else {

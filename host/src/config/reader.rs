@@ -198,7 +198,8 @@ impl<'a> Section<'a> {
         let asked = self.asked.borrow();
         for (name, node) in entries.iter().filter(|(name, _)| !asked.contains(&name.as_str())) {
             let path = self.path_of(name);
-            let plain: String = path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
+            let plain: String =
+                path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
             let message = if let Some((_, what)) = OTHER_VERSIONS.iter().find(|(key, _)| *key == plain) {
                 format!("this version does not serve {what}")
             } else if let Some(known) = nearest(name, asked.iter().copied()) {

@@ -99,7 +99,8 @@ impl<'a> Parser<'a> {
 
     /// `(precision, scale)`.
     fn decimal(&mut self) -> Result<DataType, String> {
-        let wrong = || "expected decimal(precision, scale) with a precision from 1 to 38 and a scale up to it".to_owned();
+        let wrong =
+            || "expected decimal(precision, scale) with a precision from 1 to 38 and a scale up to it".to_owned();
         self.expect('(')?;
         let precision: u8 = self.word().parse().map_err(|_| wrong())?;
         let scale: i8 = if self.expect(',').is_ok() { self.word().parse().map_err(|_| wrong())? } else { 0 };

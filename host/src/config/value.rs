@@ -87,7 +87,9 @@ pub(super) fn expected(what: &str, found: &str) -> String {
 /// A number and what follows it.
 fn split_unit(text: &str) -> (String, &str) {
     let text = text.trim();
-    let at = text.find(|character: char| !(character.is_ascii_digit() || matches!(character, '.' | '_'))).unwrap_or(text.len());
+    let at = text
+        .find(|character: char| !(character.is_ascii_digit() || matches!(character, '.' | '_')))
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     (number.replace('_', ""), unit.trim())
 }

@@ -11,7 +11,10 @@ fn load_text(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> 
     std::fs::write(&file, text).unwrap();
     let inputs = Inputs {
         paths: vec![file],
-        overrides: flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned(), "--set".to_owned())).collect(),
+        overrides: flags
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned(), "--set".to_owned()))
+            .collect(),
         environment: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     };
     let prefix = format!("{}/", folder.path().display());
@@ -73,30 +76,44 @@ fn faults_of_plugins_are_told_at_their_lines() {
     );
     let message = load_text(&text, &[], &[]).unwrap_err();
     assert!(message.contains("orders.yaml:4: plugins[0].path: the file missing.wasm does not exist"), "{message}");
-    assert!(message.contains("orders.yaml:5: plugins[1].sha256: expected 64 hexadecimal digits, found \"abc\""), "{message}");
+    assert!(
+        message.contains("orders.yaml:5: plugins[1].sha256: expected 64 hexadecimal digits, found \"abc\""),
+        "{message}"
+    );
     assert!(message.contains("orders.yaml:6: plugins[2].grants: this version grants plugins nothing"), "{message}");
     assert!(message.contains("two plugins are called \"a\""), "{message}");
 }
 
 #[test]
 fn flags_go_over_the_environment_and_the_environment_over_the_file() {
-    let variables = [("KAFKA_TOPICS", "a, b"), ("KAFKA_GROUP_ID", "from-env"), ("S3_BUCKET", "unused"), ("LOG_LEVEL", "DEBUG")];
+    let variables =
+        [("KAFKA_TOPICS", "a, b"), ("KAFKA_GROUP_ID", "from-env"), ("S3_BUCKET", "unused"), ("LOG_LEVEL", "DEBUG")];
     let config = load_text(RIGHT, &variables, &[("source.group_id", "from-flag")]).unwrap();
     let SourceKind::Kafka(kafka) = &config.pipelines[0].source.kind else { panic!("kafka") };
     assert_eq!((kafka.topics.clone(), kafka.group_id.as_str()), (vec!["a".to_owned(), "b".to_owned()], "from-flag"));
     assert_eq!(config.telemetry.log_level, "DEBUG");
     let message = load_text(RIGHT, &[("SOURCE_TYPE", "carrier-pigeon")], &[]).unwrap_err();
-    assert_eq!(message, "environment variable SOURCE_TYPE: source.type: expected one of kafka, file, found \"carrier-pigeon\"");
+    assert_eq!(
+        message,
+        "environment variable SOURCE_TYPE: source.type: expected one of kafka, file, found \"carrier-pigeon\""
+    );
 }
 
 #[test]
 fn the_environment_alone_is_enough() {
     let environment = [
-        ("SOURCE_TYPE", "kafka"), ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"), ("KAFKA_TOPICS", "orders"),
-        ("SINK_TYPE", "s3"), ("S3_BUCKET", "lake"), ("S3_ENDPOINT_URL", "http://127.0.0.1:9000"),
-        ("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "geheim"), ("PIPELINE_FLUSH_INTERVAL_SECONDS", "5"),
+        ("SOURCE_TYPE", "kafka"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
+        ("KAFKA_TOPICS", "orders"),
+        ("SINK_TYPE", "s3"),
+        ("S3_BUCKET", "lake"),
+        ("S3_ENDPOINT_URL", "http://127.0.0.1:9000"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "geheim"),
+        ("PIPELINE_FLUSH_INTERVAL_SECONDS", "5"),
     ];
-    let environment: Variables = environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let environment: Variables =
+        environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let inputs = Inputs { environment, ..Inputs::default() };
     let config = load(&inputs).unwrap();
     let SinkKind::S3(s3) = &config.pipelines[0].sink.kind else { panic!("s3") };
@@ -116,7 +133,10 @@ fn several_pipelines_in_one_file_and_variables() {
   b: {source: {type: file, paths: ['-']}, sink: {type: local, base_path: \"${MISSING}\"}}
 ";
     let message = load_text(text, &[], &[]).unwrap_err();
-    assert!(message.contains("orders.yaml:3: pipelines.b.sink.base_path: the variable MISSING is not set"), "{message}");
+    assert!(
+        message.contains("orders.yaml:3: pipelines.b.sink.base_path: the variable MISSING is not set"),
+        "{message}"
+    );
     let config = load_text(text, &[("MISSING", "there")], &[]).unwrap();
     assert_eq!(config.pipelines.iter().map(|pipeline| &*pipeline.name).collect::<Vec<_>>(), ["a", "b"]);
 }
@@ -125,7 +145,10 @@ fn several_pipelines_in_one_file_and_variables() {
 fn text_that_is_not_a_configuration() {
     assert!(load_text("a: [", &[], &[]).unwrap_err().contains("not valid YAML"));
     assert_eq!(load_text("", &[], &[]).unwrap_err(), "orders.yaml:1: the file is empty");
-    assert_eq!(load_text("just text", &[], &[]).unwrap_err(), "orders.yaml:1: expected keys and values such as `source:` and `sink:`");
+    assert_eq!(
+        load_text("just text", &[], &[]).unwrap_err(),
+        "orders.yaml:1: expected keys and values such as `source:` and `sink:`"
+    );
     let message = load_text(&format!("{RIGHT}source: {{}}\n"), &[], &[]).unwrap_err();
     assert!(message.contains("orders.yaml:"), "{message}");
 }
@@ -135,5 +158,10 @@ fn properties_that_break_delivery_are_refused() {
     let text = "source: {type: kafka, bootstrap_servers: [b:1], topics: [t], extra_config: {enable.auto.commit: true, fetch.min.bytes: 1}}
 sink: {type: local, base_path: lake}";
     let message = load_text(text, &[], &[]).unwrap_err();
-    assert!(message.starts_with("orders.yaml:1: source.extra_config.enable.auto.commit: enable.auto.commit cannot be set here"), "{message}");
+    assert!(
+        message.starts_with(
+            "orders.yaml:1: source.extra_config.enable.auto.commit: enable.auto.commit cannot be set here"
+        ),
+        "{message}"
+    );
 }

@@ -160,8 +160,7 @@ impl Group {
     /// Partitions are being taken away: everything read of them goes to the lane, and the lane commits it.
     fn give_away(&self, partitions: Vec<SourcePartition>, is_lost: bool) {
         let deadline = Instant::now() + REVOKE_WAIT;
-        let batches: Vec<_> =
-            self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
+        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
         for batch in batches {
             self.send_until(batch, deadline);
         }

@@ -288,7 +288,9 @@ impl Poller {
     fn heard(&self, error: &KafkaError) -> Result<(), PipelineError> {
         let code = error.rdkafka_error_code();
         match code {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => self.tell_missing_topics(),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                self.tell_missing_topics()
+            }
             Some(code) => {
                 if let Some(advice) = client::for_a_person(code) {
                     return Err(PipelineError::stop(format!("Kafka: {advice}")).because(error.clone()));
@@ -306,7 +308,9 @@ impl Poller {
         let Some(suppressed) = self.missing_topic.allow() else { return };
         let Ok(metadata) = self.consumer.fetch_metadata(None, METADATA_TIMEOUT) else { return };
         let known: Vec<&str> = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name).collect();
-        for topic in self.kafka.topics.iter().filter(|topic| !topic.starts_with('^') && !known.contains(&topic.as_str())) {
+        for topic in
+            self.kafka.topics.iter().filter(|topic| !topic.starts_with('^') && !known.contains(&topic.as_str()))
+        {
             tracing::warn!(
                 pipeline = %self.context.pipeline, topic, servers = self.kafka.bootstrap_servers.join(","), suppressed,
                 "the topic does not exist (yet): waiting for it"
@@ -326,8 +330,7 @@ impl Poller {
         let owned = self.group.owned();
         for partition in &owned {
             if !self.ends.knows(partition) {
-                let answer =
-                    self.consumer.fetch_watermarks(&partition.topic, partition.partition, METADATA_TIMEOUT);
+                let answer = self.consumer.fetch_watermarks(&partition.topic, partition.partition, METADATA_TIMEOUT);
                 match answer {
                     Ok((low, high)) => self.ends.set_end(partition.clone(), low, high),
                     Err(error) => {

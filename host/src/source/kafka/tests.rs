@@ -31,7 +31,10 @@ fn produce(servers: &str, records: usize) {
     for number in 0..records {
         let text = number.to_string();
         let partition = i32::try_from(number % 4).unwrap();
-        producer.send(BaseRecord::<str, str>::to("orders").partition(partition).payload(&text)).map_err(|(error, _)| error).unwrap();
+        producer
+            .send(BaseRecord::<str, str>::to("orders").partition(partition).payload(&text))
+            .map_err(|(error, _)| error)
+            .unwrap();
     }
     producer.flush(Duration::from_secs(10)).unwrap();
 }
@@ -76,7 +79,8 @@ fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
 async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
     let (mut found, mut delta) = (Vec::new(), CheckpointDelta::default());
     while found.len() < enough {
-        let event = tokio::time::timeout(Duration::from_secs(30), stream.events.recv()).await.expect("the source is silent");
+        let event =
+            tokio::time::timeout(Duration::from_secs(30), stream.events.recv()).await.expect("the source is silent");
         match event.expect("the source is gone") {
             SourceEvent::Batch(batch) => {
                 for row in 0..batch.envelope.len() {
