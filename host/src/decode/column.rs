@@ -29,18 +29,15 @@ pub(super) enum Rules {
     Inferred {
         /// Whether a text column takes other scalars as their JSON text.
         scalars_as_text: bool,
-        /// What to do with a field that a nested object lacks.
-        on_new_field: OnNewField,
     },
 }
 
 impl Rules {
     /// What to do with a field that an object inside a column lacks: a declared type stays as it is declared.
-    fn on_new_field(self, declared: OnNewField) -> OnNewField {
-        match (self, declared) {
-            (Self::Inferred { on_new_field, .. }, _) => on_new_field,
+    fn inside(self, on_new_field: OnNewField) -> OnNewField {
+        match (self, on_new_field) {
             (Self::Declared, OnNewField::Add) => OnNewField::Ignore,
-            (Self::Declared, declared) => declared,
+            (_, on_new_field) => on_new_field,
         }
     }
 }
@@ -106,7 +103,7 @@ impl Column {
             DataType::Float32 => Values::Float32(Vec::new()),
             DataType::Float64 => Values::Float64(Vec::new()),
             DataType::Utf8 => {
-                Values::Text(Vec::new(), Vec::new(), matches!(rules, Rules::Inferred { scalars_as_text: true, .. }))
+                Values::Text(Vec::new(), Vec::new(), matches!(rules, Rules::Inferred { scalars_as_text: true }))
             }
             DataType::Binary => Values::Binary(Vec::new(), Vec::new()),
             DataType::Timestamp(unit, _) => Values::Timestamp(Vec::new(), *unit),
@@ -114,7 +111,7 @@ impl Column {
             DataType::Decimal128(precision, scale) => Values::Decimal(Vec::new(), *precision, *scale),
             DataType::List(element) => Values::List(Vec::new(), child(element)?),
             DataType::Struct(fields) => {
-                Values::Struct(Box::new(Fields::new(fields, |_| rules, rules.on_new_field(on_new_field))?))
+                Values::Struct(Box::new(Fields::new(fields, |_| rules, rules.inside(on_new_field))?))
             }
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(pair)

@@ -174,10 +174,8 @@ impl JsonDecoder {
     /// From now on rows have the declared fields, these, and the metadata columns.
     fn set_inferred(&mut self, inferred: ArrowFields) -> Result<(), ArrowError> {
         let from_json: ArrowFields = self.declared.iter().chain(&inferred).cloned().collect();
-        let inferred_rules = Rules::Inferred {
-            scalars_as_text: self.config.on_type_change == OnTypeChange::String,
-            on_new_field: self.config.on_new_field,
-        };
+        let scalars_as_text = self.config.on_type_change == OnTypeChange::String;
+        let inferred_rules = Rules::Inferred { scalars_as_text };
         let rules = |name: &str| if self.declared.find(name).is_some() { Rules::Declared } else { inferred_rules };
         let mut columns = Fields::new(&from_json, rules, self.config.on_new_field)?;
         columns.reserved.clone_from(&self.reserved);

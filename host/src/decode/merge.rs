@@ -308,11 +308,10 @@ mod tests {
             all.absorb(seen, policy);
             Ok(all.to_arrow()[0].data_type().clone())
         };
-        use OnTypeChange::{Reject, String, Widen};
-        assert_eq!(next(DataType::Int64, r#"{"a":1.5}"#, Widen), Ok(DataType::Float64));
-        assert_eq!(next(DataType::Int64, r#"{"a":1.5}"#, Reject), Err("wrong-type"));
+        assert_eq!(next(DataType::Int64, r#"{"a":1.5}"#, OnTypeChange::Widen), Ok(DataType::Float64));
+        assert_eq!(next(DataType::Int64, r#"{"a":1.5}"#, OnTypeChange::Reject), Err("wrong-type"));
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
-        assert_eq!(next(time.clone(), r#"{"a":"soon"}"#, Widen), Err("wrong-type"));
-        assert_eq!(next(time, r#"{"a":"soon"}"#, String), Ok(DataType::Utf8));
+        assert_eq!(next(time.clone(), r#"{"a":"soon"}"#, OnTypeChange::Widen), Err("wrong-type"));
+        assert_eq!(next(time, r#"{"a":"soon"}"#, OnTypeChange::String), Ok(DataType::Utf8));
     }
 }
