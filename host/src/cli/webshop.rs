@@ -41,7 +41,7 @@ impl WebShop {
     pub fn event(&self, number: u64, text: &mut String) {
         text.clear();
         let random = mix(number);
-        if self.malformed_every > 0 && mix(random) % self.malformed_every == 0 {
+        if self.malformed_every > 0 && mix(random).is_multiple_of(self.malformed_every) {
             malformed(number, random, text);
             return;
         }

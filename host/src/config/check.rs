@@ -174,7 +174,7 @@ fn decode(section: Section<'_>, format: ValueFormat) -> DecodeConfig {
         ];
         match choice(&name, &choices) {
             Ok(column) if metadata_columns.contains(&column) => {
-                section.fault("metadata_columns", format!("{name} is there twice"))
+                section.fault("metadata_columns", format!("{name} is there twice"));
             }
             Ok(column) => metadata_columns.push(column),
             Err(message) => section.fault("metadata_columns", message),
@@ -190,12 +190,11 @@ fn fields(section: &Section<'_>) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for (_, field) in section.sections("fields") {
         let name = field.required_text("name");
-        let data_type = match field.node("type").is_some() {
-            true => field.get("type", parse_type),
-            false => {
-                field.fault("type", "is missing");
-                None
-            }
+        let data_type = if field.node("type").is_some() {
+            field.get("type", parse_type)
+        } else {
+            field.fault("type", "is missing");
+            None
         };
         let nullable = field.get_or("nullable", true, boolean);
         if let (Some(name), Some(data_type)) = (name, data_type) {
@@ -307,12 +306,11 @@ fn sink(section: Section<'_>, folder: &Path, decode: &DecodeConfig, without_plug
         keep_partition_columns: section.get_or("keep_partition_columns", false, boolean),
         parquet: parquet(&section),
         retry_timeout: section.get_or("retry_timeout", Duration::from_secs(600), duration),
-        kind: match kind {
-            Some(kind) => kind,
-            None => {
-                section.finish();
-                return None;
-            }
+        kind: if let Some(kind) = kind {
+            kind
+        } else {
+            section.finish();
+            return None;
         },
     };
     section.finish();

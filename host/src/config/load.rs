@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Variable, key, and the source or sink that it belongs to.
-const ENVIRONMENT: [(&str, &str, Option<(&str, &str)>); 20] = [
+const ENVIRONMENT: [Variable; 20] = [
     ("SOURCE_TYPE", "source.type", None),
     ("SINK_TYPE", "sink.type", None),
     ("KAFKA_BOOTSTRAP_SERVERS", "source.bootstrap_servers", Some(("source.type", "kafka"))),
@@ -40,6 +40,9 @@ const ENVIRONMENT: [(&str, &str, Option<(&str, &str)>); 20] = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint", None),
     ("OTEL_SERVICE_NAME", "telemetry.service_name", None),
 ];
+
+/// Variable, key, and where it counts.
+type Variable = (&'static str, &'static str, Option<(&'static str, &'static str)>);
 
 /// Everything that a configuration is made of.
 #[derive(Clone, Debug, Default)]

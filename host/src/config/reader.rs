@@ -87,7 +87,7 @@ impl<'a> Section<'a> {
     }
 
     /// A section in this one.
-    pub(super) fn section(&self, key: &'static str) -> Section<'a> {
+    pub(super) fn section(&self, key: &'static str) -> Self {
         let node = self.node(key);
         let place = node.map_or_else(|| self.place.clone(), |node| node.place.clone());
         Section::new(self.path_of(key), node, place, self.faults)
@@ -161,7 +161,7 @@ impl<'a> Section<'a> {
     }
 
     /// The sections of a list, or of a map with free names.
-    pub(super) fn sections(&self, key: &'static str) -> Vec<(Option<String>, Section<'a>)> {
+    pub(super) fn sections(&self, key: &'static str) -> Vec<(Option<String>, Self)> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let make = |path: String, item: &'a Node| Section::new(path, Some(item), item.place.clone(), self.faults);
         match &node.value {

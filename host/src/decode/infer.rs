@@ -32,9 +32,13 @@ pub(super) enum Seen {
     /// Scalars; whether earlier batches have settled the type.
     Scalar(Scalar, Settled),
     /// Lists of such elements.
-    List(Box<Seen>),
+    List(Box<Self>),
     /// Objects of such fields.
+<<<<<<< HEAD
     Object(SeenFields),
+=======
+    Object(Vec<(String, Self)>),
+>>>>>>> main
 }
 
 impl Seen {

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput};
 use crate::{
@@ -28,7 +29,7 @@ struct Lane {
     /// What the lanes share.
     shared: Shared,
     /// Which lane this is.
-    lane: usize,
+    number: usize,
     /// One per dataset.
     flows: HashMap<Arc<str>, Flow>,
     /// What was written since the last commit.
@@ -68,14 +69,8 @@ pub(super) async fn run(
     for flow in flows.into_values() {
         flow.close().await;
     }
-    let committed = match &result {
-        Ok(()) => commits.finish().await,
-        // The failure is told already; what is still in the queue is committed or dropped as a whole.
-        Err(_) => {
-            let _ = commits.finish().await;
-            Ok(())
-        }
-    };
+    // After a failure, what is still in the queue is committed or dropped as a whole, and the failure is what is told.
+    let committed = commits.finish().await;
     source.close().await;
     result.and(committed)
 }
@@ -103,7 +98,7 @@ impl Lane {
             io: runtime.io.clone(),
         });
         let rejection_log = RateLimited::new(REJECTION_LOG_INTERVAL);
-        Self { shared, lane, flows: HashMap::new(), generation, commits, rejection_log }
+        Self { shared, number: lane, flows: HashMap::new(), generation, commits, rejection_log }
     }
 
     /// Handles events until the source ends; then commits what is left.
@@ -111,9 +106,13 @@ impl Lane {
         let mut draining = false;
         loop {
             match self.next(stream, stop, draining).await {
-                Next::Event(Some(SourceEvent::Batch(raw))) => self.process(raw).await?,
+                Next::Event(Some(SourceEvent::Batch(raw))) => {
+                    let span = tracing::info_span!("batch", pipeline = %self.shared.config.name, lane = self.number,
+                        dataset = %raw.dataset, records = raw.envelope.len());
+                    self.process(raw).instrument(span).await?;
+                }
                 Next::Event(Some(SourceEvent::Revoked { release, partitions })) => {
-                    tracing::info!(pipeline = %self.shared.config.name, lane = self.lane, partitions = partitions.len(),
+                    tracing::info!(pipeline = %self.shared.config.name, lane = self.number, partitions = partitions.len(),
                         "partitions are taken away: committing what was read of them");
                     self.end_generation_and_wait().await?;
                     // The source may have given up waiting; then it has already dropped the partitions.
@@ -123,14 +122,13 @@ impl Lane {
                 // generation would lose rows of the partitions that are still ours.
                 Next::Event(Some(SourceEvent::Lost { .. })) => self.end_generation_and_wait().await?,
                 Next::Event(Some(SourceEvent::End)) => break,
-                Next::Event(Some(SourceEvent::Failed(error))) => return Err(error),
                 Next::Event(None) => return Err(PipelineError::stop("the source ended without saying so")),
                 Next::Due => self.end_generation().await?,
                 Next::Stop => {
                     draining = true;
                     stream.control.stop();
                 }
-                Next::Failed(error) => return Err(error),
+                Next::Event(Some(SourceEvent::Failed(error))) | Next::Failed(error) => return Err(error),
             }
         }
         self.flush(FlushReason::EndOfInput).await?;
@@ -155,12 +153,12 @@ impl Lane {
         self.shared.metrics.batch_read(raw.envelope.len() as u64, bytes);
         self.shared.totals.read(raw.envelope.len() as u64, bytes);
         if !self.flows.contains_key(&raw.dataset) {
-            let flow = Flow::new(self.shared.clone(), self.lane)?;
+            let flow = Flow::new(self.shared.clone(), self.number)?;
             self.flows.insert(Arc::clone(&raw.dataset), flow);
         }
         let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
         let output = flow.process(&raw).await?;
-        self.take_output(&raw.dataset, output).await?;
+        self.take_output(&raw.dataset, output).instrument(tracing::info_span!("write")).await?;
         self.generation.cover(&raw.delta)?;
         drop(raw);
         self.shared.metrics.memory_in_flight(self.shared.budget.used_bytes() as u64);

@@ -51,7 +51,7 @@ sink:
   compression: zstd(99)
   merge_enabled: true
 schema:
-  fields: [{name: country, type: string}, {name: ts, type: timestamp[min]}]
+  fields: [{name: country, type: string}, {name: ts, type: 'timestamp[min]'}]
 pipeline: {delivery: exactly_once, commit_interval: 1s, flush_interval_seconds: 2}
 colour: blue
 ";

@@ -44,14 +44,39 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("queued.max.messages.kbytes", queue_kib.to_string())
         .set("queued.min.messages", "50000")
+        // By default a full queue is looked at again after a second, in which a lane has long emptied it.
+        .set("fetch.queue.backoff.ms", "20")
         .set("fetch.wait.max.ms", "100")
         // A topic that appears later, or matches a pattern later, is found within this.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("reconnect.backoff.max.ms", "5000")
         .set("statistics.interval.ms", if context.run.until_end { "500" } else { "5000" });
     let client_id = format!("fs-data-sink-{}-{}", context.pipeline, context.lane);
-    for (name, value) in base_config(kafka, &client_id).config_map() {
-        config.set(name.to_owned(), value.to_owned());
+    // Not through `config_map`, which shows passwords only as a placeholder.
+    config
+        .set("bootstrap.servers", kafka.bootstrap_servers.join(","))
+        .set("client.id", client_id)
+        .set("group.id", &kafka.group_id);
+    if kafka.topics.iter().any(|topic| topic.starts_with('^'))
+        && !kafka.topics.iter().any(|topic| topic.starts_with("__"))
+    {
+        // Kafka's own topics are not meant by a pattern such as `^.*`.
+        config.set("topic.blacklist", "^__.*");
+    }
+    for (name, value) in &kafka.extra_config {
+        match name.as_str() {
+            // Each lane is a member of its own.
+            "group.instance.id" if context.lanes > 1 => {
+                config.set(name, format!("{}-{}", value.reveal(), context.lane));
+            }
+            // The broker assigns then; librdkafka refuses a strategy beside it.
+            "group.protocol" if value.reveal() == "consumer" => {
+                config.remove("partition.assignment.strategy").set(name, value.reveal());
+            }
+            _ => {
+                config.set(name, value.reveal());
+            }
+        }
     }
     config
         .set("allow.auto.create.topics", "false")

@@ -36,6 +36,10 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 /// A lane that is behind for longer has its partitions paused; below that the fetched records simply wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// For `--until-end`: after a change of the group a member stays for so long, since partitions may still be moving.
+/// The others hear of a change with their next heartbeat, which is 3 s away at most.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// How often a waiting thread looks up.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -107,9 +111,9 @@ impl Poller {
             Stop::Failed(error) => SourceEvent::Failed(error),
         };
         self.pause();
-        let mut pending = Some(last);
+        self.group.push(last);
         while !self.group.is_closed() {
-            pending = pending.and_then(|event| self.group.try_send(event));
+            self.group.send_waiting();
             // Serves rebalances; a record that still comes is not committed and will be read again.
             let _ = self.consumer.poll(POLL_WAIT);
         }
@@ -144,13 +148,12 @@ impl Poller {
         // Two holds of the consumer, so that the record does not borrow `self`.
         let consumer = Arc::clone(&self.consumer);
         match consumer.poll(POLL_WAIT) {
-            None => Ok(false),
+            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Ok(message)) => {
                 append(&self.group, &message);
                 self.began.get_or_insert_with(Instant::now);
                 Ok(true)
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Err(error)) => self.heard(&error).map(|()| false),
         }
     }
@@ -169,7 +172,7 @@ impl Poller {
         if is_old {
             self.send_all()?;
         } else if self.is_any_full() {
-            self.send_if(|builder, rows_max| builder.is_full(rows_max))?;
+            self.send_if(super::super::envelope::EnvelopeBuilder::is_full)?;
         }
         if self.context.run.until_end && self.is_at_end() {
             self.send_all()?;
@@ -215,9 +218,9 @@ impl Poller {
 
     /// Sends an event, polling on while the lane is behind.
     fn send(&self, event: SourceEvent) {
-        let (mut pending, waiting) = (self.group.try_send(event), Instant::now());
-        let mut is_paused = false;
-        while let Some(event) = pending {
+        let (mut is_paused, waiting) = (false, Instant::now());
+        self.group.push(event);
+        while !self.group.send_waiting() && !self.group.is_closed() {
             if is_paused {
                 self.poll_paused();
             } else if waiting.elapsed() > PATIENCE {
@@ -226,7 +229,6 @@ impl Poller {
             } else {
                 std::thread::sleep(PAUSE);
             }
-            pending = if self.group.is_closed() { None } else { self.group.try_send(event) };
         }
         if waiting.elapsed() > PAUSE {
             self.context.metrics.waited("lane", waiting.elapsed().as_secs_f64());
@@ -289,7 +291,7 @@ impl Poller {
         let code = error.rdkafka_error_code();
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                self.tell_missing_topics()
+                self.tell_missing_topics();
             }
             Some(code) => {
                 if let Some(advice) = client::for_a_person(code) {
@@ -351,9 +353,13 @@ impl Poller {
                 self.ends.reached(&partition, next);
             }
         }
-        // A member without partitions waits a little for some, so that a group that is just forming is not left at once.
-        let patience = if owned.is_empty() { PATIENCE } else { Duration::ZERO };
-        self.group.assigned_for().is_some_and(|time| time >= patience) && self.ends.are_reached(owned.iter())
+        // A partition on its way from one member to another has no owner for a moment, so a member without partitions,
+        // or one that has seen the group change, waits until it is quiet. What is given up later than that comes back
+        // to a member that is still there.
+        self.group.assigned_for().is_some_and(|(time, changes)| {
+            let quiet = if owned.is_empty() || changes > 0 { QUIET } else { Duration::ZERO };
+            time >= quiet && self.ends.are_reached(owned.iter())
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-use super::*;
+use super::{super::SourceEvent, *};
 use crate::{
     checkpoint::SourcePartition,
     config::{Delivery, ErrorHandling, RunConfig, SourceKind},
@@ -45,7 +45,8 @@ fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
         bootstrap_servers: vec![servers.to_owned()],
         topics: vec!["orders".to_owned()],
         group_id: "lake".to_owned(),
-        extra_config: Vec::new(),
+        // The mock cluster lets a group wait this long when its members change.
+        extra_config: vec![("session.timeout.ms".to_owned(), crate::config::Secret::new("6000"))],
     };
     let config =
         SourceConfig { kind: SourceKind::Kafka(kafka), batch_rows_max: 100, batch_timeout: Duration::from_millis(50) };
