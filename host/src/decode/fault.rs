@@ -49,7 +49,7 @@ pub(super) fn explain(record: &str, cause: Cause, mut path: Vec<Step>) -> Fault 
     let raw = raw.as_deref().unwrap_or("a value");
     let fault = match cause {
         Cause::Said(fault) => fault,
-        Cause::NotAnInteger(expected) if is_integer(raw) && raw != "-0" => unfit("number-out-of-range", &expected, raw),
+        Cause::NotAnInteger(expected) if is_integer(raw) => unfit("number-out-of-range", &expected, raw),
         Cause::WrongType(expected) | Cause::NotAnInteger(expected) => {
             Fault { code: "wrong-type", message: format!("expected {expected}, found {}", excerpt(raw)) }
         }

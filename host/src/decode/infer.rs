@@ -34,11 +34,7 @@ pub(super) enum Seen {
     /// Lists of such elements.
     List(Box<Self>),
     /// Objects of such fields.
-<<<<<<< HEAD
     Object(SeenFields),
-=======
-    Object(Vec<(String, Self)>),
->>>>>>> main
 }
 
 impl Seen {
@@ -153,8 +149,7 @@ impl Notes<'_> {
     /// What a JSON number is.
     fn number<E: serde::de::Error>(&mut self, raw: &str) -> Result<Seen, E> {
         let mixes = self.policy.on_type_change == OnTypeChange::String;
-        // The parser takes -0 for a float.
-        if is_integer(raw) && raw != "-0" {
+        if is_integer(raw) {
             return match raw.parse::<i64>() {
                 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "asks what is lost")]
                 Ok(value) => {

@@ -105,7 +105,9 @@ impl JsonDecoder {
             let mut reading = Reading::default();
             let fault = match value {
                 None => Some(Fault { code: "null-value", message: "the record has no value (a tombstone)".to_owned() }),
-                Some(value) => read_record(value, &mut self.columns, &mut reading).err().or_else(|| self.no_schema()),
+                Some(value) => read_record(value, pass.kept.len(), &mut self.columns, &mut reading)
+                    .err()
+                    .or_else(|| self.no_schema()),
             };
             match fault {
                 None => pass.kept.push(number),

@@ -9,17 +9,9 @@
 //! | JSON | column | result |
 //! |---|---|---|
 //! | integer | int8..int64, uint8..uint64 | the value; outside the type's range refused `number-out-of-range` |
-<<<<<<< HEAD
-//! | number with fraction or exponent, `-0` | integer | refused `wrong-type`, also for `1.0` |
+//! | number with fraction or exponent | integer | refused `wrong-type`, also for `1.0` |
 //! | number | float | the nearest float; beyond the largest refused `number-out-of-range`; an integer that is not exact is refused so too, where the column is inferred |
 //! | number, or text of a number | decimal | exact from its digits, or refused `precision-loss`, `number-out-of-range` |
-=======
-//! | integer | float | the nearest float if declared; in an inferred column refused if it is not exact |
-//! | `-0.0` | float | `0.0`: the parser drops the sign |
-//! | integer | declared timestamp | counts in the column's unit since 1970 |
-//! | number with fraction or exponent | integer | refused `wrong-type`, also for `1.0` |
-//! | number or text of a number | decimal | exact from its digits, or refused `precision-loss`, `number-out-of-range` |
->>>>>>> main
 //! | RFC 3339 text, or `YYYY-MM-DD HH:MM:SS[.f]` | timestamp | UTC; without a zone it counts as UTC; refused `precision-loss` where the unit is too coarse |
 //! | integer | timestamp | counts in the column's unit since 1970 where the column is declared; otherwise refused `wrong-type` |
 //! | `YYYY-MM-DD` | date | the date |

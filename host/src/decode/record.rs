@@ -28,6 +28,8 @@ pub(super) struct Reading {
     path: Vec<Step>,
     /// Whether a wider schema could hold the record.
     pub(super) wants_wider_schema: bool,
+    /// Whether integers are read from their text: the parser gives `-0` as a float without its sign.
+    pub(super) integers_from_text: bool,
     /// Whether a field of the record was left out because a metadata column has its name.
     pub(super) has_reserved: bool,
 }
@@ -67,15 +69,27 @@ impl Reading {
     }
 }
 
-/// Reads one record into a row of the columns. After a fault they may hold a part of it, which the caller cuts off.
-pub(super) fn read_record(value: &[u8], fields: &mut Fields, reading: &mut Reading) -> Result<(), Fault> {
+/// Reads one record into the next row of the columns. After a fault they may hold a part of it, which the caller cuts
+/// off at that row.
+pub(super) fn read_record(value: &[u8], row: usize, fields: &mut Fields, reading: &mut Reading) -> Result<(), Fault> {
     let record = text::check(value)?;
-    let mut parser = sonic_rs::Deserializer::from_str(record);
-    let read = ObjectSeed { fields, reading: &mut *reading }.deserialize(&mut parser).and_then(|()| parser.end());
+    let mut read = read_text(record, fields, reading);
+    if read.is_err() && matches!(reading.cause, Some(Cause::NotAnInteger(_))) && record.contains("-0") {
+        fields.truncate(row);
+        *reading = Reading { integers_from_text: true, ..Reading::default() };
+        read = read_text(record, fields, reading);
+    }
     read.map_err(|error| match reading.cause.take() {
         Some(cause) => explain(record, cause, std::mem::take(&mut reading.path)),
         None => parser_fault(record, &error),
     })
+}
+
+/// Lets the parser run over a record.
+fn read_text(record: &str, fields: &mut Fields, reading: &mut Reading) -> sonic_rs::Result<()> {
+    let mut parser = sonic_rs::Deserializer::from_str(record);
+    ObjectSeed { fields, reading }.deserialize(&mut parser)?;
+    parser.end()
 }
 
 /// The words for a record that the parser refused by itself.
@@ -317,338 +331,11 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
         formatter.write_str("a key")
     }
 
-<<<<<<< HEAD
     fn visit_borrowed_str<E: serde::de::Error>(self, key: &'de str) -> Result<Key<'de>, E> {
         Ok(self.find(key).map_or(Key::Unknown(Cow::Borrowed(key)), Key::Known))
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
         Ok(self.find(key).map_or_else(|| Key::Unknown(Cow::Owned(key.to_owned())), Key::Known))
-=======
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
-        if self.fields.columns.get(self.guess).is_some_and(|column| column.field.name() == key) {
-            return Ok(Key::Known(self.guess));
-        }
-        Ok(self.fields.positions.get(key).map_or_else(|| Key::Unknown(key.to_owned()), |at| Key::Known(*at)))
-    }
-}
-
-/// Reads one value into a row of a column.
-struct ValueSeed<'a> {
-    /// Where it goes.
-    column: &'a mut Column,
-    /// What happens beside.
-    reading: &'a mut Reading,
-}
-
-impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if let Values::Decimal(..) = self.column.values {
-            // The raw text, so that no digit goes through a float.
-            let raw: sonic_rs::LazyValue<'de> = serde::Deserialize::deserialize(deserializer)?;
-            return self.push_decimal(raw.as_raw_str());
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl ValueSeed<'_> {
-    /// A decimal from its text in JSON.
-    fn push_decimal<E: serde::de::Error>(self, raw: &str) -> Result<(), E> {
-        let Self { column, reading } = self;
-        if raw == "null" {
-            return push_null(column, reading);
-        }
-        let Values::Decimal(values, precision, scale) = &mut column.values else {
-            return Err(E::custom("not a decimal"));
-        };
-        let text = raw.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(raw);
-        match parse_decimal(text, *precision, *scale) {
-            Ok(value) => {
-                values.push(value);
-                column.validity.push(true);
-                Ok(())
-            }
-            Err(fault) => {
-                let excerpt: String = raw.chars().take(EXCERPT_CHARS).collect();
-                Err(reading.refuse(fault.code, format!("{excerpt} {} {}", fault.message, column.field.data_type())))
-            }
-        }
-    }
-
-    /// An integer, as wide as JSON's integers are here.
-    fn push_integer<E: serde::de::Error>(self, value: i128) -> Result<(), E> {
-        let Self { column, reading } = self;
-        let out_of_range = |reading: &mut Reading, column: &Column| {
-            reading.wants_wider_schema = true;
-            reading.refuse("number-out-of-range", format!("{value} does not fit {}", column.field.data_type()))
-        };
-        match &mut column.values {
-            Values::Int(values, least, most) => match i64::try_from(value) {
-                Ok(value) if (*least..=*most).contains(&value) => values.push(value),
-                _ => return Err(out_of_range(reading, column)),
-            },
-            Values::UInt64(values) => match u64::try_from(value) {
-                Ok(value) => values.push(value),
-                Err(_) => return Err(out_of_range(reading, column)),
-            },
-            Values::Float(values, exact) => {
-                #[expect(clippy::cast_precision_loss, reason = "checked right below where it matters")]
-                let float = value as f64;
-                #[expect(clippy::cast_possible_truncation, reason = "saturates, and then differs")]
-                if *exact && float as i128 != value {
-                    return Err(out_of_range(reading, column));
-                }
-                values.push(float);
-            }
-            // A number in a time column counts in the column's unit since 1970; only where the column is declared.
-            Values::Timestamp(values, _) => match i64::try_from(value) {
-                Ok(value) => values.push(value),
-                Err(_) => return Err(out_of_range(reading, column)),
-            },
-            _ => return Err(reading.wrong_type(column, &format!("the number {value}"))),
-        }
-        column.validity.push(true);
-        Ok(())
-    }
-}
-
-/// Null where the column allows it.
-fn push_null<E: serde::de::Error>(column: &mut Column, reading: &mut Reading) -> Result<(), E> {
-    if !column.field.is_nullable() {
-        return Err(reading.refuse("null-not-allowed", "null in a column that is not nullable".to_owned()));
-    }
-    column.push_null();
-    Ok(())
-}
-
-/// A time in a unit; `None` where it cannot be held exactly.
-fn in_unit(moment: Moment, unit: arrow_schema::TimeUnit) -> Option<i64> {
-    use arrow_schema::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
-    let per_second = match unit {
-        Second => 1,
-        Millisecond => 1_000,
-        Microsecond => 1_000_000,
-        Nanosecond => 1_000_000_000,
-    };
-    let nanos_of_one = 1_000_000_000 / per_second;
-    let nanos = i64::from(moment.nanos);
-    if nanos % nanos_of_one != 0 {
-        return None;
-    }
-    moment.seconds.checked_mul(per_second)?.checked_add(nanos / nanos_of_one)
-}
-
-impl<'de> Visitor<'de> for ValueSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.column.field.data_type())
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        push_null(self.column, self.reading)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        let Values::Bool(values) = &mut self.column.values else {
-            return Err(self.reading.wrong_type(self.column, if value { "true" } else { "false" }));
-        };
-        values.push(value);
-        self.column.validity.push(true);
-        Ok(())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.push_integer(value.into())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.push_integer(value.into())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        // The parser gives `-0` as a float.
-        if value == 0.0 && matches!(self.column.values, Values::Int(..) | Values::UInt64(_)) && value.is_sign_negative()
-        {
-            return self.push_integer(0);
-        }
-        let Self { column, reading } = self;
-        let Values::Float(values, _) = &mut column.values else {
-            // The parser gives integers beyond 64 bits as floats.
-            if value.fract() == 0.0
-                && value.abs() >= 9.2e18
-                && matches!(column.values, Values::Int(..) | Values::UInt64(_))
-            {
-                let message = format!("{value:e} does not fit {}", column.field.data_type());
-                return Err(reading.refuse("number-out-of-range", message));
-            }
-            return Err(reading.wrong_type(column, &format!("the number {value}")));
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "asks whether it would be cut")]
-        let fits = *column.field.data_type() != DataType::Float32 || (value as f32).is_finite();
-        if !fits {
-            return Err(
-                reading.refuse("number-out-of-range", format!("{value:e} does not fit {}", column.field.data_type()))
-            );
-        }
-        values.push(value);
-        column.validity.push(true);
-        Ok(())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        let Self { column, reading } = self;
-        match &mut column.values {
-            Values::Text(ends, data) => {
-                if data.len() + text.len() > COLUMN_BYTES_MAX {
-                    return Err(reading.refuse(
-                        "batch-too-large",
-                        "more than 2 GiB of text in one batch; lower source.batch_size".to_owned(),
-                    ));
-                }
-                data.extend_from_slice(text.as_bytes());
-                ends.push(i32::try_from(data.len()).unwrap_or(i32::MAX));
-            }
-            Values::Timestamp(values, unit) => match parse_timestamp(text) {
-                None => return Err(reading.wrong_type(column, &format!("the text {text:?}"))),
-                Some(moment) => {
-                    if let Some(value) = in_unit(moment, *unit) {
-                        values.push(value);
-                    } else {
-                        reading.wants_wider_schema = true;
-                        let message = format!("{text:?} cannot be held exactly as {}", column.field.data_type());
-                        return Err(reading.refuse("precision-loss", message));
-                    }
-                }
-            },
-            Values::Date(values) => match parse_date(text) {
-                Some(days) => values.push(days),
-                None => return Err(reading.wrong_type(column, &format!("the text {text:?}"))),
-            },
-            Values::Binary(ends, data) => {
-                let before = data.len();
-                if STANDARD.decode_vec(text, data).is_err() || data.len() > COLUMN_BYTES_MAX {
-                    data.truncate(before);
-                    return Err(reading.wrong_type(column, "a text that is not base64"));
-                }
-                ends.push(i32::try_from(data.len()).unwrap_or(i32::MAX));
-            }
-            _ => return Err(reading.wrong_type(column, &format!("the text {text:?}"))),
-        }
-        column.validity.push(true);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Self { column, reading } = self;
-        let Values::List(ends, child) = &mut column.values else {
-            return Err(reading.wrong_type(column, "a list"));
-        };
-        while list.next_element_seed(ValueSeed { column: child, reading: &mut *reading })?.is_some() {}
-        let end =
-            i32::try_from(child.len()).map_err(|_| A::Error::custom("more than 2^31 list elements in one batch"))?;
-        ends.push(end);
-        column.validity.push(true);
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let Self { column, reading } = self;
-        match &mut column.values {
-            Values::Struct(fields) => {
-                ObjectSeed { fields, reading }.visit_map(object)?;
-            }
-            Values::Map(ends, keys, values) => {
-                let first = keys.len();
-                while object.next_key_seed(ValueSeed { column: keys, reading: &mut *reading })?.is_some() {
-                    if last_key_is_repeated(keys, first) {
-                        return Err(reading.refuse("duplicate-key", "a key of the map is there twice".to_owned()));
-                    }
-                    object.next_value_seed(ValueSeed { column: values, reading: &mut *reading })?;
-                }
-                ends.push(
-                    i32::try_from(keys.len())
-                        .map_err(|_| A::Error::custom("more than 2^31 map entries in one batch"))?,
-                );
-            }
-            _ => return Err(reading.wrong_type(column, "an object")),
-        }
-        column.validity.push(true);
-        Ok(())
-    }
-}
-
-/// Whether the last key was there before; maps are small, so a scan does.
-fn last_key_is_repeated(keys: &Column, first: usize) -> bool {
-    let Values::Text(ends, data) = &keys.values else { return false };
-    let key = |row: usize| {
-        let from = row.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-        let to = ends.get(row).copied().unwrap_or(0);
-        data.get(usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0))
-    };
-    let Some(last) = keys.len().checked_sub(1) else { return false };
-    (first..last).any(|row| key(row) == key(last))
-}
-
-/// Whether a value would make a column: anything but null, and lists and objects of nothing else.
-struct SubstanceSeed;
-
-impl<'de> DeserializeSeed<'de> for SubstanceSeed {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for SubstanceSeed {
-    type Value = bool;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _value: bool) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _value: i64) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _value: u64) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _value: f64) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _value: &str) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-        let mut found = false;
-        while let Some(has_substance) = list.next_element_seed(Self)? {
-            found |= has_substance;
-        }
-        Ok(found)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<bool, A::Error> {
-        let mut found = false;
-        while object.next_key::<IgnoredAny>()?.is_some() {
-            found |= object.next_value_seed(Self)?;
-        }
-        Ok(found)
->>>>>>> main
     }
 }

@@ -86,7 +86,8 @@ fn each_refusal_has_its_code_and_words() {
         (DataType::Int32, r#"{"v":2147483648}"#, "number-out-of-range: v: 2147483648 does not fit Int32"),
         (DataType::UInt64, r#"{"v":-1}"#, "number-out-of-range: v: -1 does not fit UInt64"),
         (DataType::Int64, r#"{"v":1.0}"#, "wrong-type: v: expected Int64, found 1.0"),
-        (DataType::Int64, r#"{"v": -0 }"#, "wrong-type: v: expected Int64, found -0"),
+        (DataType::Int64, r#"{"v":-0.0}"#, "wrong-type: v: expected Int64, found -0.0"),
+        (DataType::Int64, r#"{"v":-0e1,"w":-0}"#, "wrong-type: v: expected Int64, found -0e1"),
         (
             DataType::Int64,
             r#"{"v":18446744073709551616}"#,
@@ -233,6 +234,19 @@ fn floats_are_the_nearest_of_their_width() {
     assert_eq!(single.value(0).to_bits(), (-0.0f32).to_bits());
     assert_eq!(double.value(1).to_bits(), 9_007_199_254_740_992f64.to_bits());
     assert_eq!(single.value(1).to_bits(), "17005001.000000000000130".parse::<f32>().unwrap().to_bits());
+}
+
+#[test]
+fn minus_zero_is_an_integer() {
+    let list = DataType::List(Arc::new(Field::new("item", DataType::UInt64, true)));
+    let fields = vec![Field::new("i", DataType::Int8, true), Field::new("l", list, true)];
+    let records =
+        [r#"{"i":7,"l":[1]}"#, r#"{"l":[-0,18446744073709551615],"i":-0}"#, r#"{"i":-0,"l":[-1]}"#, r#"{"i":8}"#];
+    let decoded = decoder(Some(fields), OnNewField::Reject).decode(&texts(&records));
+    assert_eq!(table(&decoded).1, ["7|[1]", "0|[0, 18446744073709551615]", "8|null"]);
+    assert_eq!(refused(&decoded), ["[2] number-out-of-range: l[0]: -1 does not fit UInt64"]);
+    let inferred = decoder(None, OnNewField::Add).decode(&texts(&[r#"{"i":-0}"#]));
+    assert_eq!(table(&inferred), ("i: Int64".to_owned(), vec!["0".to_owned()]));
 }
 
 #[test]

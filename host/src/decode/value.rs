@@ -40,7 +40,15 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.column.values {
-            Values::Float64(_) | Values::Float32(_) | Values::Decimal(..) | Values::Text(.., true) => {
+            Values::Int(..) | Values::UInt64(_) if !self.reading.integers_from_text => {
+                deserializer.deserialize_any(self)
+            }
+            Values::Float64(_)
+            | Values::Float32(_)
+            | Values::Decimal(..)
+            | Values::Text(.., true)
+            | Values::Int(..)
+            | Values::UInt64(_) => {
                 let raw: sonic_rs::LazyValue<'de> = sonic_rs::LazyValue::deserialize(deserializer)?;
                 self.push_raw(raw.as_raw_str())
             }
@@ -67,6 +75,16 @@ impl ValueSeed<'_> {
                 Ok(value) if value.is_finite() => values.push(value),
                 _ => return Err(reading.unfit(column, "number-out-of-range")),
             },
+            Values::Int(values, least, most) if is_number && is_integer(raw) => match raw.parse::<i64>() {
+                Ok(value) if (*least..=*most).contains(&value) => values.push(value),
+                _ => return Err(reading.unfit(column, "number-out-of-range")),
+            },
+            Values::UInt64(values) if is_number && is_integer(raw) => {
+                match raw.parse::<i128>().ok().and_then(|value| u64::try_from(value).ok()) {
+                    Some(value) => values.push(value),
+                    None => return Err(reading.unfit(column, "number-out-of-range")),
+                }
+            }
             Values::Decimal(values, precision, scale) if is_number || is_text => {
                 match parse_decimal(raw.trim_matches('"'), *precision, *scale) {
                     Ok(value) => values.push(value),
