@@ -23,7 +23,7 @@
 //! | no value (tombstone) | | refused `null-value` |
 //! | not an object | | refused `not-an-object` |
 //! | more than 128 levels of lists and objects | | refused `too-deep`, also in fields that are left out |
-//! | not JSON: bad UTF-8, byte order mark, text after the object, NaN, lone surrogates | | refused `bad-json` |
+//! | not JSON: bad UTF-8, byte order mark, text after the object, NaN, lone surrogates | | refused `bad-json`, whatever else is wrong |
 //!
 //! A field that the schema lacks goes by `on_new_field`: it becomes a column (`add`), is left out (`ignore`) or the record
 //! is refused `unknown-field` (`reject`); null, `[]`, `{}` and lists and objects of nothing else say nothing and are

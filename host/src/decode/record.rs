@@ -79,9 +79,12 @@ pub(super) fn read_record(value: &[u8], row: usize, fields: &mut Fields, reading
         *reading = Reading { integers_from_text: true, ..Reading::default() };
         read = read_text(record, fields, reading);
     }
-    read.map_err(|error| match reading.cause.take() {
-        Some(cause) => explain(record, cause, std::mem::take(&mut reading.path)),
-        None => parser_fault(record, &error),
+    read.map_err(|error| match (skip_text(record), reading.cause.take()) {
+        // That a record is not JSON comes before all else, and does not depend on the schema.
+        (Err(not_json), _) => Fault { code: "bad-json", message: first_line(&not_json) },
+        (Ok(()), Some(cause)) => explain(record, cause, std::mem::take(&mut reading.path)),
+        // What only the reading of a value refuses is a float beyond all floats: that is JSON all the same.
+        (Ok(()), None) => Fault { code: "number-out-of-range", message: first_line(&error) },
     })
 }
 
@@ -92,15 +95,16 @@ fn read_text(record: &str, fields: &mut Fields, reading: &mut Reading) -> sonic_
     parser.end()
 }
 
-/// The words for a record that the parser refused by itself.
-#[cold]
-fn parser_fault(record: &str, error: &sonic_rs::Error) -> Fault {
-    // A record that the parser only skips over without complaint has a float beyond all floats: that is JSON all the same.
+/// Lets the parser run over a record without reading any value.
+fn skip_text(record: &str) -> sonic_rs::Result<()> {
     let mut parser = sonic_rs::Deserializer::from_str(record);
-    let is_json = parser.deserialize::<IgnoredAny>().is_ok() && parser.end().is_ok();
-    // The first line says what and where; the rest repeats the record.
-    let message = error.to_string().lines().next().unwrap_or_default().to_owned();
-    Fault { code: if is_json { "number-out-of-range" } else { "bad-json" }, message }
+    parser.deserialize::<IgnoredAny>()?;
+    parser.end()
+}
+
+/// What the parser says, and where; the lines below repeat the record.
+fn first_line(error: &sonic_rs::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// The fields of an object, with a way from a name to its column.

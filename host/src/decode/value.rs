@@ -158,13 +158,10 @@ fn push_bytes<E: serde::de::Error>(
 
 /// Where a value ends in its column.
 fn end_of<E: serde::de::Error>(reading: &mut Reading, end: usize) -> Result<i32, E> {
-    match i32::try_from(end) {
-        Ok(end) => Ok(end),
-        Err(_) => {
-            let message = format!("more than {OFFSET_MAX} bytes or elements in one column; lower source.batch_size");
-            Err(reading.refuse("batch-too-large", message))
-        }
-    }
+    i32::try_from(end).map_err(|_| {
+        let message = format!("more than {OFFSET_MAX} bytes or elements in one column; lower source.batch_size");
+        reading.refuse("batch-too-large", message)
+    })
 }
 
 /// Whether a float says exactly what an integer said. Fractions are always rounded to the nearest float.

@@ -1,5 +1,6 @@
 //! Random records, judged by `serde_json` and by rules written a second time.
 
+use arrow_array::types::TimestampNanosecondType;
 use proptest::{collection::vec, prelude::*};
 use serde_json::Value;
 
@@ -81,6 +82,10 @@ fn found(column: &ArrayRef, row: usize) -> Value {
         DataType::Boolean => column.as_boolean().value(row).into(),
         DataType::Float64 => format!("{:?}", column.as_primitive::<Float64Type>().value(row)).into(),
         DataType::Utf8 => column.as_string::<i32>().value(row).into(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            column.as_primitive::<TimestampMicrosecondType>().value(row).into()
+        }
+        DataType::Timestamp(_, _) => column.as_primitive::<TimestampNanosecondType>().value(row).into(),
         DataType::List(_) => {
             let elements = column.as_list::<i32>().value(row);
             (0..elements.len()).map(|row| found(&elements, row)).collect::<Vec<_>>().into()
@@ -117,9 +122,12 @@ fn expected(data_type: &DataType, value: Option<&Value>, is_whole: bool) -> Valu
             };
             fields.iter().map(pair).collect::<serde_json::Map<_, _>>().into()
         }
-        DataType::Timestamp(_, _) => {
+        DataType::Timestamp(unit, _) => {
             let time = chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
-            time.to_utc().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true).into()
+            match unit {
+                TimeUnit::Nanosecond => time.timestamp_nanos_opt().unwrap().into(),
+                _ => time.timestamp_micros().into(),
+            }
         }
         _ => value.to_string().into(),
     }
@@ -201,6 +209,9 @@ proptest! {
             bytes[at] = character.as_bytes()[0];
         }
         let is_json = serde_json::from_slice::<Value>(&bytes).is_ok();
+        // Between the two: floats beyond all floats, which are JSON, and escapes that skipping does not look into. Those
+        // are judged in `text.rs`.
+        let may_be_json = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
         let columns = || vec![Field::new("a", DataType::Utf8, true), Field::new("b", DataType::Float64, true)];
         for mut decoder in [
             decoder(Some(columns()), OnNewField::Ignore),
@@ -209,11 +220,8 @@ proptest! {
             decoder(None, OnNewField::Add),
         ] {
             let decoded = decoder.decode(&envelope(&[Some(&bytes)]));
-            match decoded.rejected.first().map(|rejection| rejection.code.as_str()) {
-                None => prop_assert!(is_json),
-                Some("bad-json") => prop_assert!(!is_json, "{:?}", refused(&decoded)),
-                Some(_) => {}
-            }
+            let is_called_bad = decoded.rejected.first().is_some_and(|rejection| rejection.code == "bad-json");
+            prop_assert!(if is_called_bad { !is_json } else { may_be_json }, "{:?}", refused(&decoded));
         }
     }
 
