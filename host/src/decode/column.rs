@@ -18,12 +18,37 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, TimeUnit};
 
 use super::record::Fields;
+use crate::config::OnNewField;
+
+/// Where a column's type comes from, which decides what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// The configuration.
+    Declared,
+    /// The records.
+    Inferred {
+        /// Whether a text column takes other scalars as their JSON text.
+        scalars_as_text: bool,
+    },
+}
+
+impl Rules {
+    /// What to do with a field that an object inside a column lacks: a declared type stays as it is declared.
+    fn inside(self, on_new_field: OnNewField) -> OnNewField {
+        match (self, on_new_field) {
+            (Self::Declared, OnNewField::Add) => OnNewField::Ignore,
+            (_, on_new_field) => on_new_field,
+        }
+    }
+}
 
 /// One column.
 #[derive(Debug)]
 pub(super) struct Column {
     /// Name, type and whether null is allowed.
     pub(super) field: FieldRef,
+    /// Whether a record with a value of another type may widen the column.
+    pub(super) is_inferred: bool,
     /// One entry a row.
     pub(super) validity: Vec<bool>,
     /// The values.
@@ -39,10 +64,12 @@ pub(super) enum Values {
     Int(Vec<i64>, i64, i64),
     /// `UInt64`.
     UInt64(Vec<u64>),
-    /// Both float widths; whether integers must be exact.
-    Float(Vec<f64>, bool),
-    /// Text: where each value ends, and all of them.
-    Text(Vec<i32>, Vec<u8>),
+    /// `Float64`.
+    Float64(Vec<f64>),
+    /// `Float32`.
+    Float32(Vec<f32>),
+    /// Text: where each value ends, and all of them; whether other scalars are taken as their JSON text.
+    Text(Vec<i32>, Vec<u8>, bool),
     /// Bytes, written as base64 in JSON.
     Binary(Vec<i32>, Vec<u8>),
     /// Times in a unit.
@@ -61,8 +88,8 @@ pub(super) enum Values {
 
 impl Column {
     /// An empty column; an error for a type that JSON cannot fill.
-    pub(super) fn new(field: &FieldRef, exact_integers: bool) -> Result<Self, ArrowError> {
-        let child = |field: &FieldRef| Self::new(field, exact_integers).map(Box::new);
+    pub(super) fn new(field: &FieldRef, rules: Rules, on_new_field: OnNewField) -> Result<Self, ArrowError> {
+        let child = |field: &FieldRef| Self::new(field, rules, on_new_field).map(Box::new);
         let values = match field.data_type() {
             DataType::Boolean => Values::Bool(Vec::new()),
             DataType::Int8 => Values::Int(Vec::new(), i8::MIN.into(), i8::MAX.into()),
@@ -73,14 +100,19 @@ impl Column {
             DataType::UInt16 => Values::Int(Vec::new(), 0, u16::MAX.into()),
             DataType::UInt32 => Values::Int(Vec::new(), 0, u32::MAX.into()),
             DataType::UInt64 => Values::UInt64(Vec::new()),
-            DataType::Float32 | DataType::Float64 => Values::Float(Vec::new(), exact_integers),
-            DataType::Utf8 => Values::Text(Vec::new(), Vec::new()),
+            DataType::Float32 => Values::Float32(Vec::new()),
+            DataType::Float64 => Values::Float64(Vec::new()),
+            DataType::Utf8 => {
+                Values::Text(Vec::new(), Vec::new(), matches!(rules, Rules::Inferred { scalars_as_text: true }))
+            }
             DataType::Binary => Values::Binary(Vec::new(), Vec::new()),
             DataType::Timestamp(unit, _) => Values::Timestamp(Vec::new(), *unit),
             DataType::Date32 => Values::Date(Vec::new()),
             DataType::Decimal128(precision, scale) => Values::Decimal(Vec::new(), *precision, *scale),
             DataType::List(element) => Values::List(Vec::new(), child(element)?),
-            DataType::Struct(fields) => Values::Struct(Box::new(Fields::new(fields, exact_integers)?)),
+            DataType::Struct(fields) => {
+                Values::Struct(Box::new(Fields::new(fields, |_| rules, rules.inside(on_new_field))?))
+            }
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(pair)
                     if pair.len() == 2 && pair.first().is_some_and(|key| *key.data_type() == DataType::Utf8) =>
@@ -95,7 +127,8 @@ impl Column {
             },
             _ => return Err(unsupported(field)),
         };
-        Ok(Self { field: Arc::clone(field), validity: Vec::new(), values })
+        let is_inferred = rules != Rules::Declared;
+        Ok(Self { field: Arc::clone(field), is_inferred, validity: Vec::new(), values })
     }
 
     /// Number of rows.
@@ -110,8 +143,9 @@ impl Column {
             Values::Bool(values) => values.push(false),
             Values::Int(values, ..) | Values::Timestamp(values, _) => values.push(0),
             Values::UInt64(values) => values.push(0),
-            Values::Float(values, _) => values.push(0.0),
-            Values::Text(ends, data) | Values::Binary(ends, data) => ends.push(end_of(data.len())),
+            Values::Float64(values) => values.push(0.0),
+            Values::Float32(values) => values.push(0.0),
+            Values::Text(ends, data, _) | Values::Binary(ends, data) => ends.push(end_of(data.len())),
             Values::Date(values) => values.push(0),
             Values::Decimal(values, ..) => values.push(0),
             Values::List(ends, child) | Values::Map(ends, child, _) => ends.push(end_of(child.len())),
@@ -126,8 +160,9 @@ impl Column {
             Values::Bool(values) => values.truncate(len),
             Values::Int(values, ..) | Values::Timestamp(values, _) => values.truncate(len),
             Values::UInt64(values) => values.truncate(len),
-            Values::Float(values, _) => values.truncate(len),
-            Values::Text(ends, data) | Values::Binary(ends, data) => {
+            Values::Float64(values) => values.truncate(len),
+            Values::Float32(values) => values.truncate(len),
+            Values::Text(ends, data, _) | Values::Binary(ends, data) => {
                 ends.truncate(len);
                 data.truncate(last_end(ends));
             }
@@ -160,8 +195,9 @@ impl Column {
             Values::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(taken(values)), nulls)),
             Values::Int(values, ..) => integers(taken(values), nulls, &data_type)?,
             Values::UInt64(values) => Arc::new(PrimitiveArray::<UInt64Type>::try_new(taken(values).into(), nulls)?),
-            Values::Float(values, _) => floats(taken(values), nulls, &data_type)?,
-            Values::Text(ends, data) => {
+            Values::Float64(values) => Arc::new(Float64Array::try_new(taken(values).into(), nulls)?),
+            Values::Float32(values) => Arc::new(Float32Array::try_new(taken(values).into(), nulls)?),
+            Values::Text(ends, data, _) => {
                 Arc::new(StringArray::try_new(offsets(ends), Buffer::from_vec(taken(data)), nulls)?)
             }
             Values::Binary(ends, data) => {
@@ -231,18 +267,6 @@ fn integers(values: Vec<i64>, nulls: Option<NullBuffer>, data_type: &DataType) -
         DataType::UInt32 => narrow::<UInt32Type>(&values, nulls),
         _ => Ok(Arc::new(PrimitiveArray::<Int64Type>::try_new(values.into(), nulls)?)),
     }
-}
-
-/// Floats of either width.
-fn floats(values: Vec<f64>, nulls: Option<NullBuffer>, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
-    Ok(match data_type {
-        #[expect(clippy::cast_possible_truncation, reason = "a float32 column was asked for; its range was checked")]
-        DataType::Float32 => {
-            let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
-            Arc::new(Float32Array::try_new(values.into(), nulls)?)
-        }
-        _ => Arc::new(Float64Array::try_new(values.into(), nulls)?),
-    })
 }
 
 /// Times of a unit and zone.

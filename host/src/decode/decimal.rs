@@ -1,15 +1,13 @@
 //! Text to decimal, digit by digit; no float in between.
 
-use super::record::Fault;
-
-/// The unscaled value of a JSON number or of a text of the same form; a fault where it cannot be held exactly.
-pub(super) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Fault> {
-    let malformed = || Fault { code: "wrong-type", message: "is not a number for".to_owned() };
+/// The unscaled value of a JSON number or of a text of the same form; the code of the fault where it cannot be held
+/// exactly.
+pub(super) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128, &'static str> {
+    let (malformed, out_of_range) = ("wrong-type", "number-out-of-range");
     let (digits, exponent) = match text.find(['e', 'E']) {
         Some(at) => {
-            let exponent =
-                text.get(at + 1..).and_then(|exponent| exponent.parse::<i32>().ok()).ok_or_else(malformed)?;
-            (text.get(..at).ok_or_else(malformed)?, exponent)
+            let exponent = text.get(at + 1..).and_then(|exponent| exponent.parse::<i32>().ok()).ok_or(malformed)?;
+            (text.get(..at).ok_or(malformed)?, exponent)
         }
         None => (text, 0),
     };
@@ -17,31 +15,30 @@ pub(super) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) || digits.ends_with('.') {
-        return Err(malformed());
+        return Err(malformed);
     }
-    let out_of_range = || Fault { code: "number-out-of-range", message: "does not fit".to_owned() };
     let mut value = 0i128;
     for digit in whole.bytes().chain(fraction.bytes()) {
         let digit = i128::from(digit - b'0');
-        value = value.checked_mul(10).and_then(|value| value.checked_add(digit)).ok_or_else(out_of_range)?;
+        value = value.checked_mul(10).and_then(|value| value.checked_add(digit)).ok_or(out_of_range)?;
     }
     // value * 10^(exponent - digits of the fraction) must become unscaled * 10^-scale.
-    let fraction_digits = i32::try_from(fraction.len()).map_err(|_| out_of_range())?;
+    let fraction_digits = i32::try_from(fraction.len()).map_err(|_| out_of_range)?;
     let mut shift = exponent.checked_sub(fraction_digits).and_then(|shift| shift.checked_add(i32::from(scale)));
     let shift = shift.get_or_insert(i32::MAX);
     while *shift > 0 && value != 0 {
-        value = value.checked_mul(10).ok_or_else(out_of_range)?;
+        value = value.checked_mul(10).ok_or(out_of_range)?;
         *shift -= 1;
     }
     while *shift < 0 && value != 0 {
         if value % 10 != 0 {
-            return Err(Fault { code: "precision-loss", message: "cannot be held exactly as".to_owned() });
+            return Err("precision-loss");
         }
         value /= 10;
         *shift += 1;
     }
     if value >= 10i128.checked_pow(u32::from(precision)).unwrap_or(i128::MAX) {
-        return Err(out_of_range());
+        return Err(out_of_range);
     }
     Ok(if negative { -value } else { value })
 }
@@ -54,7 +51,7 @@ mod tests {
 
     #[test]
     fn exact_or_refused() {
-        let code = |text: &str| parse_decimal(text, 6, 2).map_err(|fault| fault.code);
+        let code = |text: &str| parse_decimal(text, 6, 2);
         assert_eq!(code("12.5"), Ok(1_250));
         assert_eq!(code("-0.01"), Ok(-1));
         assert_eq!(code("1.250e1"), Ok(1_250));

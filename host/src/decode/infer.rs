@@ -1,126 +1,196 @@
-//! What schema the records themselves tell.
+//! What one record tells about the schema.
 //!
-//! Comes in: JSON objects. Goes out: Arrow fields, all nullable, in the order in which they were first seen. Integers
-//! are `int64`, numbers with a fraction or exponent `float64`, texts that are all RFC 3339 with a zone
-//! `timestamp(us, UTC)` (or `ns` where a microsecond is not enough), other texts `utf8`. Fields of which only null, `[]`
-//! or `{}` was seen wait: they become columns once they have a value.
+//! Comes in: a record as text. Goes out: what was seen of each field ([`SeenFields`]), or why no schema can hold it.
+//! How what was seen in many records becomes one schema is in `merge.rs`.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt};
 
-use arrow_schema::{DataType, Field, Fields, TimeUnit};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::timestamp::parse_timestamp;
+use super::{
+    fault::{Cause, Fault, Step, excerpt, explain, is_integer},
+    merge::Policy,
+    text,
+    timestamp::parse_timestamp,
+};
 use crate::config::OnTypeChange;
 
-/// Most fields of one object: what makes new names for ever would make new files for ever.
-const FIELDS_MAX: usize = 2_000;
+/// Most levels of lists and objects in an inferred schema; a level is a level in every file's schema for ever.
+const LEVELS_MAX: usize = 64;
+
+/// Seconds since 1970 that nanoseconds can count, rounded inwards.
+const NANOS_FROM_S: i64 = i64::MIN / 1_000_000_000 + 1;
+
+/// The end of them.
+const NANOS_TO_S: i64 = i64::MAX / 1_000_000_000;
 
 /// What was seen of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Seen {
     /// Only null.
     Nothing,
-    /// Values of a scalar type.
-    Scalar(DataType),
+    /// Scalars; whether earlier batches have settled the type.
+    Scalar(Scalar, Settled),
     /// Lists of such elements.
     List(Box<Self>),
     /// Objects of such fields.
-    Object(Vec<(String, Self)>),
+    Object(SeenFields),
 }
-
-/// The zone of all inferred times.
-const UTC: &str = "UTC";
 
 impl Seen {
-    /// What a column of a type has seen, so that a schema can grow.
-    pub(super) fn of_type(data_type: &DataType) -> Self {
-        match data_type {
-            DataType::List(element) => Self::List(Box::new(Self::of_type(element.data_type()))),
-            DataType::Struct(fields) => Self::Object(
-                fields.iter().map(|field| (field.name().clone(), Self::of_type(field.data_type()))).collect(),
-            ),
-            scalar => Self::Scalar(scalar.clone()),
+    /// A scalar of this batch.
+    fn scalar(scalar: Scalar) -> Self {
+        Self::Scalar(scalar, Settled::No)
+    }
+}
+
+/// Whether rows of this type are on their way already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The type is a column's.
+    Yes,
+    /// The type was first seen in this batch.
+    No,
+}
+
+/// Kinds of scalars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scalar {
+    /// `true`, `false`.
+    Boolean,
+    /// Integers of 64 bits; whether a float holds each of them exactly.
+    Integer {
+        /// Whether a float holds each of them exactly.
+        is_exact_as_float: bool,
+    },
+    /// Numbers with a fraction or an exponent.
+    Float,
+    /// RFC 3339 texts with a zone; whether a microsecond is not enough.
+    Time {
+        /// Whether a microsecond is not enough.
+        needs_nanos: bool,
+    },
+    /// Other texts.
+    Text,
+}
+
+/// Fields of an object in the order in which they were first seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct SeenFields {
+    /// The fields.
+    pub(super) fields: Vec<(String, Seen)>,
+    /// Where each name is.
+    positions: HashMap<String, usize>,
+}
+
+impl SeenFields {
+    /// What was seen of a field.
+    pub(super) fn get(&self, name: &str) -> Option<&Seen> {
+        self.positions.get(name).and_then(|position| self.fields.get(*position)).map(|(_, seen)| seen)
+    }
+
+    /// What was seen of a field, to be added to.
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Seen> {
+        self.positions.get(name).and_then(|position| self.fields.get_mut(*position)).map(|(_, seen)| seen)
+    }
+
+    /// A new field; `false` when the name is taken.
+    pub(super) fn push(&mut self, name: String, seen: Seen) -> bool {
+        let position = self.fields.len();
+        if self.positions.contains_key(&name) {
+            return false;
+        }
+        self.positions.insert(name.clone(), position);
+        self.fields.push((name, seen));
+        true
+    }
+}
+
+/// What a record tells, or why no schema can hold it. Fields that `is_left_out` names are not looked at.
+pub(super) fn infer(value: &[u8], policy: Policy, is_left_out: &dyn Fn(&str) -> bool) -> Result<SeenFields, Fault> {
+    let record = text::check(value)?;
+    let mut notes = Notes { policy, is_left_out, cause: None, path: Vec::new() };
+    let mut parser = sonic_rs::Deserializer::from_str(record);
+    let seen = InferSeed { notes: &mut notes, level: 0 }.deserialize(&mut parser);
+    match (seen.and_then(|seen| parser.end().map(|()| seen)), notes.cause) {
+        (Ok(Seen::Object(fields)), _) => Ok(fields),
+        (_, Some(cause)) => Err(explain(record, cause, notes.path)),
+        // What is not JSON, or not an object, is refused in better words where it is decoded.
+        _ => Err(Fault { code: "bad-json", message: "not a JSON object".to_owned() }),
+    }
+}
+
+/// What is noted while a record is looked at.
+struct Notes<'a> {
+    /// What goes together.
+    policy: Policy,
+    /// Which fields of the record are not looked at.
+    is_left_out: &'a dyn Fn(&str) -> bool,
+    /// Why no schema can hold the record.
+    cause: Option<Cause>,
+    /// From the fault outwards.
+    path: Vec<Step>,
+}
+
+impl Notes<'_> {
+    /// Notes why no schema can hold the record.
+    fn refuse<E: serde::de::Error>(&mut self, cause: Cause) -> E {
+        self.cause.get_or_insert(cause);
+        E::custom("refused")
+    }
+
+    /// One step of the path to a fault of ours.
+    fn step(&mut self, step: impl FnOnce() -> Step) {
+        if self.cause.is_some() {
+            self.path.push(step());
         }
     }
 
-    /// Takes in what was seen of another value. What does not go together stays as it was first seen, unless mixed
-    /// scalars become text.
-    pub(super) fn merge(&mut self, other: Self, on_type_change: OnTypeChange) {
-        match (&mut *self, other) {
-            (_, Self::Nothing) => {}
-            (Self::Nothing, other) => *self = other,
-            (Self::Scalar(mine), Self::Scalar(other)) => {
-                if let Some(wider) = widened(mine, &other, on_type_change) {
-                    *mine = wider;
+    /// What a JSON number is.
+    fn number<E: serde::de::Error>(&mut self, raw: &str) -> Result<Seen, E> {
+        let mixes = self.policy.on_type_change == OnTypeChange::String;
+        if is_integer(raw) {
+            return match raw.parse::<i64>() {
+                #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "asks what is lost")]
+                Ok(value) => {
+                    let is_exact_as_float = (value as f64) as i128 == i128::from(value);
+                    Ok(Seen::scalar(Scalar::Integer { is_exact_as_float }))
                 }
-            }
-            (Self::List(mine), Self::List(other)) => mine.merge(*other, on_type_change),
-            (Self::Object(mine), Self::Object(other)) => {
-                for (name, seen) in other {
-                    add_field(mine, &name, seen, on_type_change);
-                }
-            }
-            _ => {}
+                Err(_) if mixes => Ok(Seen::scalar(Scalar::Text)),
+                Err(_) => Err(self.refuse(Cause::Unfit("number-out-of-range", "Int64".to_owned()))),
+            };
         }
-    }
-
-    /// The type of a column; `None` while it waits for a value.
-    pub(super) fn data_type(&self) -> Option<DataType> {
-        match self {
-            Self::Nothing => None,
-            Self::Scalar(scalar) => Some(scalar.clone()),
-            Self::List(element) => Some(DataType::List(Arc::new(Field::new("item", element.data_type()?, true)))),
-            Self::Object(fields) => Some(fields_of(fields)).filter(|fields| !fields.is_empty()).map(DataType::Struct),
+        match raw.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(Seen::scalar(Scalar::Float)),
+            _ if mixes => Ok(Seen::scalar(Scalar::Text)),
+            _ => Err(self.refuse(Cause::Unfit("number-out-of-range", "Float64".to_owned()))),
         }
-    }
-}
-
-/// Takes in one field of an object.
-pub(super) fn add_field(fields: &mut Vec<(String, Seen)>, name: &str, seen: Seen, on_type_change: OnTypeChange) {
-    if let Some((_, known)) = fields.iter_mut().find(|(known, _)| known == name) {
-        known.merge(seen, on_type_change);
-    } else if fields.len() < FIELDS_MAX {
-        fields.push((name.to_owned(), seen));
-    }
-}
-
-/// The fields that have a type.
-pub(super) fn fields_of(fields: &[(String, Seen)]) -> Fields {
-    fields.iter().filter_map(|(name, seen)| Some(Field::new(name, seen.data_type()?, true))).collect()
-}
-
-/// The type that holds both; `None` where there is none.
-fn widened(mine: &DataType, other: &DataType, on_type_change: OnTypeChange) -> Option<DataType> {
-    use DataType::{Boolean, Float64, Int64, Timestamp, Utf8};
-    match (mine, other) {
-        (mine, other) if mine == other => Some(mine.clone()),
-        _ if on_type_change == OnTypeChange::Reject => None,
-        (Int64, Float64) | (Float64, Int64) => Some(Float64),
-        (Timestamp(_, zone), Timestamp(_, _)) => Some(Timestamp(TimeUnit::Nanosecond, zone.clone())),
-        // That a text is a time was a guess, and the text says all that the time did.
-        (Timestamp(_, _), Utf8) | (Utf8, Timestamp(_, _)) => Some(Utf8),
-        (Boolean | Int64 | Float64 | Timestamp(_, _) | Utf8, Boolean | Int64 | Float64 | Timestamp(_, _) | Utf8)
-            if on_type_change == OnTypeChange::String =>
-        {
-            Some(Utf8)
-        }
-        _ => None,
     }
 }
 
 /// Looks at one value.
-pub(super) struct InferSeed(pub(super) OnTypeChange);
+struct InferSeed<'a, 'b> {
+    /// What is noted beside.
+    notes: &'a mut Notes<'b>,
+    /// How many lists and objects are around.
+    level: usize,
+}
 
-impl<'de> DeserializeSeed<'de> for InferSeed {
+impl<'de> DeserializeSeed<'de> for InferSeed<'_, '_> {
     type Value = Seen;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Seen, D::Error> {
-        deserializer.deserialize_any(self)
+        // As text first, since the parser does not tell an integer beyond 64 bits from a float.
+        let raw: sonic_rs::LazyValue<'de> = serde::Deserialize::deserialize(deserializer)?;
+        let raw = raw.as_raw_str();
+        match raw.as_bytes().first() {
+            Some(b'-' | b'0'..=b'9') => self.notes.number(raw),
+            _ => sonic_rs::Deserializer::from_str(raw).deserialize_any(self).map_err(serde::de::Error::custom),
+        }
     }
 }
 
-impl<'de> Visitor<'de> for InferSeed {
+impl<'de> Visitor<'de> for InferSeed<'_, '_> {
     type Value = Seen;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,89 +202,71 @@ impl<'de> Visitor<'de> for InferSeed {
     }
 
     fn visit_bool<E: serde::de::Error>(self, _value: bool) -> Result<Seen, E> {
-        Ok(Seen::Scalar(DataType::Boolean))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _value: i64) -> Result<Seen, E> {
-        Ok(Seen::Scalar(DataType::Int64))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _value: u64) -> Result<Seen, E> {
-        Ok(Seen::Scalar(DataType::Int64))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Seen, E> {
-        // The parser gives integers beyond 64 bits as floats; rounding them in silence would be wrong.
-        let is_huge_integer = value.fract() == 0.0 && value.abs() >= 9.2e18 && value.abs() < 1e25;
-        Ok(Seen::Scalar(if is_huge_integer { DataType::Int64 } else { DataType::Float64 }))
+        Ok(Seen::scalar(Scalar::Boolean))
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Seen, E> {
         let time = parse_timestamp(text).filter(|moment| moment.has_zone);
-        Ok(Seen::Scalar(match time {
-            Some(moment) if moment.nanos % 1_000 == 0 => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
-            Some(_) => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
-            None => DataType::Utf8,
+        Ok(Seen::scalar(match time {
+            Some(moment) if moment.nanos % 1_000 == 0 => Scalar::Time { needs_nanos: false },
+            // Nanoseconds since 1970 end in 2262.
+            Some(moment) if (NANOS_FROM_S..NANOS_TO_S).contains(&moment.seconds) => Scalar::Time { needs_nanos: true },
+            _ => Scalar::Text,
         }))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Seen, A::Error> {
+        let Self { notes, level } = self;
+        check_level(notes, level)?;
         let mut element = Seen::Nothing;
-        while let Some(seen) = list.next_element_seed(Self(self.0))? {
-            element.merge(seen, self.0);
+        for position in 0.. {
+            let fault = match list.next_element_seed(InferSeed { notes: &mut *notes, level: level + 1 }) {
+                Ok(Some(seen)) => match element.check(&seen, notes.policy) {
+                    Ok(()) => {
+                        element.absorb(seen, notes.policy);
+                        continue;
+                    }
+                    Err(fault) => notes.refuse(Cause::Said(fault)),
+                },
+                Ok(None) => break,
+                Err(error) => error,
+            };
+            notes.step(|| Step::Element(position));
+            return Err(fault);
         }
         Ok(Seen::List(Box::new(element)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Seen, A::Error> {
-        let mut fields = Vec::new();
+        let Self { notes, level } = self;
+        check_level(notes, level)?;
+        let mut fields = SeenFields::default();
         while let Some(name) = object.next_key::<String>()? {
-            let seen = object.next_value_seed(Self(self.0))?;
-            add_field(&mut fields, &name, seen, self.0);
+            if level == 0 && (notes.is_left_out)(&name) {
+                object.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            match object.next_value_seed(InferSeed { notes: &mut *notes, level: level + 1 }) {
+                Ok(seen) if fields.get(&name).is_none() => fields.push(name, seen),
+                Ok(_) => {
+                    let message = format!("the key {:?} is there twice", excerpt(&name));
+                    return Err(notes.refuse(Cause::Said(Fault { code: "duplicate-key", message })));
+                }
+                Err(error) => {
+                    notes.step(|| Step::Field(name));
+                    return Err(error);
+                }
+            };
         }
         Ok(Seen::Object(fields))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The fields that these records tell.
-    fn infer(records: &[&str], on_type_change: OnTypeChange) -> String {
-        let mut all = Seen::Object(Vec::new());
-        for record in records {
-            let mut parser = sonic_rs::Deserializer::from_str(record);
-            all.merge(InferSeed(on_type_change).deserialize(&mut parser).unwrap(), on_type_change);
-        }
-        let Seen::Object(fields) = all else { unreachable!() };
-        let fields = fields_of(&fields);
-        fields.iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect::<Vec<_>>().join("; ")
+/// Ends where a schema would be nested too deep.
+fn check_level<E: serde::de::Error>(notes: &mut Notes<'_>, level: usize) -> Result<(), E> {
+    if level < LEVELS_MAX {
+        return Ok(());
     }
-
-    #[test]
-    fn types_and_widening() {
-        let widen = |records: &[&str]| infer(records, OnTypeChange::Widen);
-        assert_eq!(widen(&[r#"{"a":1,"b":"x","c":true,"d":1.5}"#]), "a: Int64; b: Utf8; c: Boolean; d: Float64");
-        assert_eq!(widen(&[r#"{"a":1}"#, r#"{"a":2.5}"#]), "a: Float64");
-        assert_eq!(widen(&[r#"{"a":null,"l":[],"o":{}}"#]), "");
-        assert_eq!(widen(&[r#"{"a":null}"#, r#"{"a":3}"#]), "a: Int64");
-        assert_eq!(widen(&[r#"{"t":"2026-11-23T14:05:12Z"}"#]), "t: Timestamp(µs, \"UTC\")");
-        assert_eq!(widen(&[r#"{"t":"2026-11-23T14:05:12.123456789Z"}"#]), "t: Timestamp(ns, \"UTC\")");
-        assert_eq!(widen(&[r#"{"t":"2026-11-23T14:05:12Z"}"#, r#"{"t":"soon"}"#]), "t: Utf8");
-        assert_eq!(widen(&[r#"{"a":1}"#, r#"{"a":"x"}"#]), "a: Int64", "what does not go together stays");
-        assert_eq!(infer(&[r#"{"a":1}"#, r#"{"a":"x"}"#], OnTypeChange::String), "a: Utf8");
-        assert_eq!(infer(&[r#"{"a":1}"#, r#"{"a":1.5}"#], OnTypeChange::Reject), "a: Int64");
-        assert_eq!(
-            widen(&[r#"{"o":{"x":1}}"#, r#"{"o":{"y":[1,2.5]}}"#]),
-            "o: Struct(\"x\": Int64, \"y\": List(Float64))"
-        );
-    }
-
-    #[test]
-    fn endless_new_names_are_bounded() {
-        let record: Vec<String> = (0..FIELDS_MAX + 5).map(|number| format!("\"f{number}\":1")).collect();
-        let text = format!("{{{}}}", record.join(","));
-        assert_eq!(infer(&[&text], OnTypeChange::Widen).split("; ").count(), FIELDS_MAX);
-    }
+    let message = format!("more than {LEVELS_MAX} levels of lists and objects, in a field whose type is inferred");
+    Err(notes.refuse(Cause::Said(Fault { code: "too-deep", message })))
 }
