@@ -32,7 +32,7 @@ const IO_WORKERS: usize = 2;
 
 /// Runs the pipelines of a configuration; gives the exit code.
 pub(super) fn run(arguments: &RunArguments) -> u8 {
-    let (mut config, _) = match arguments.config.load() {
+    let mut config = match arguments.config.load() {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -152,8 +152,16 @@ async fn run_one(config: PipelineConfig, runtime: Runtime) -> bool {
     let name = Arc::clone(&config.name);
     match pipeline::run(config, runtime).await {
         Ok(summary) => {
-            let Summary { records_read, bytes_read, rows_written, records_rejected, rows_filtered, files, file_bytes, .. } =
-                summary;
+            let Summary {
+                records_read,
+                bytes_read,
+                rows_written,
+                records_rejected,
+                rows_filtered,
+                files,
+                file_bytes,
+                ..
+            } = summary;
             tracing::info!(pipeline = %name, records_read, bytes_read, rows_written, records_rejected, rows_filtered,
                 files, file_bytes, "pipeline ended");
             true
@@ -168,7 +176,8 @@ async fn run_one(config: PipelineConfig, runtime: Runtime) -> bool {
 /// Asks to stop at the first signal, and notes when it was SIGINT; at the second, or when the drain takes too long, ends
 /// the process.
 async fn wait_for_signals(stop: CancellationToken, patience: Duration, interrupted: Arc<AtomicBool>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::warn!("signals cannot be heard; end the process by killing it, which loses nothing");
         return;
     };
