@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -126,7 +126,7 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
     let mut text = String::new();
     for number in 0..records {
         shop.event(number, &mut text);
-        let partition = i32::try_from(number % PARTITIONS.unsigned_abs() as u64).unwrap_or(0);
+        let partition = i32::try_from(number % u64::from(PARTITIONS.unsigned_abs())).unwrap_or(0);
         let mut record = BaseRecord::<str, str>::to(TOPIC).partition(partition).payload(&text);
         while let Err((error, back)) = producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
@@ -141,7 +141,8 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
 
 /// The pipeline as a user would write it.
 fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config, PipelineError> {
-    let failed = |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
+    let failed =
+        |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
     let absolute = |path: &Path| std::path::absolute(path).map(|path| path.display().to_string()).map_err(failed);
     let (lake, plugins) = (absolute(output)?, absolute(plugins)?);
     let mut text = String::new();
@@ -149,7 +150,8 @@ fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config,
     let _ = write!(
         text,
         "name: demo
-source: {{type: kafka, bootstrap_servers: ['{servers}'], topics: [{TOPIC}], group_id: demo}}
+source: {{type: kafka, bootstrap_servers: ['{servers}'], topics: [{TOPIC}], group_id: demo,
+  extra_config: {{session.timeout.ms: 6000}}}}
 plugins:
   - {{name: keep-values, path: '{plugins}/keep_values.wasm', config: {{column: country, values: [DE, FR, NL, ES, SE]}}}}
   - {{name: parse-user-agent, path: '{plugins}/parse_user_agent.wasm', config: {{column: user_agent}}}}
@@ -161,7 +163,9 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
     let file = output.join("_fs_data_sink").join("pipeline.yaml");
     std::fs::create_dir_all(output.join("_fs_data_sink")).map_err(failed)?;
     std::fs::write(&file, &text).map_err(failed)?;
-    let mut config = load::load(&Inputs { paths: vec![file], ..Inputs::default() })
+    let log_level = std::env::var("LOG_LEVEL").map(|level| ("LOG_LEVEL".to_owned(), level));
+    let environment = log_level.into_iter().collect();
+    let mut config = load::load(&Inputs { paths: vec![file], environment, ..Inputs::default() })
         .map_err(|faults| PipelineError::stop(format!("{faults}\nbuild the example plugins first: make plugins")))?;
     for pipeline in &mut config.pipelines {
         pipeline.run.until_end = true;
@@ -170,11 +174,7 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
 }
 
 /// Runs the pipeline with a progress display.
-async fn run_pipeline(
-    config: Config,
-    compute: tokio::runtime::Handle,
-    records: u64,
-) -> Result<Summary, PipelineError> {
+async fn run_pipeline(config: Config, compute: tokio::runtime::Handle, records: u64) -> Result<Summary, PipelineError> {
     let telemetry = telemetry::start(&config.telemetry)?;
     let totals = Arc::new(Totals::default());
     let runtime = Runtime {
@@ -186,7 +186,8 @@ async fn run_pipeline(
         totals: Arc::clone(&totals),
     };
     let progress = tokio::spawn(show_progress(totals, records));
-    let pipeline = config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
+    let pipeline =
+        config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
     let summary = pipeline::run(pipeline, runtime).await;
     progress.abort();
     // It is over either way.
@@ -203,13 +204,15 @@ async fn show_progress(totals: Arc<Totals>, records: u64) {
         bar.set_style(style);
     }
     let pause = Duration::from_millis(if is_terminal { 100 } else { 1_000 });
+    let mut last = 0;
     loop {
         tokio::time::sleep(pause).await;
-        bar.set_position(totals.records_read());
-        if !is_terminal {
-            // Nobody is left to tell when this fails.
-            let _ = writeln!(std::io::stderr(), "     {} of {records} records", totals.records_read());
+        let read = totals.records_read();
+        bar.set_position(read);
+        if !is_terminal && read != last {
+            tell(&format!("     {read} of {records} records"));
         }
+        last = read;
     }
 }
 

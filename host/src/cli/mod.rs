@@ -68,13 +68,13 @@ struct ConfigArguments {
     /// Overrides sink.type.
     #[arg(long, value_name = "TYPE")]
     sink_type: Option<String>,
-    /// Overrides telemetry.log_level: DEBUG, INFO, WARNING, ERROR, or directives.
+    /// Overrides `telemetry.log_level`: DEBUG, INFO, WARNING, ERROR, or directives.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Stop after so many batches.
     #[arg(long, value_name = "N")]
     max_batches: Option<String>,
-    /// Override any key, for instance pipeline.commit_interval=10s. May be repeated.
+    /// Override any key, for instance `pipeline.commit_interval=10s`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }

@@ -21,7 +21,8 @@ const USER_AGENTS: [&str; 10] = [
 const COUNTRIES: [&str; 12] = ["DE", "US", "FR", "GB", "DE", "US", "NL", "JP", "BR", "IN", "ES", "SE"];
 
 /// Kinds of events, page views more often.
-const KINDS: [&str; 8] = ["page_view", "page_view", "page_view", "page_view", "search", "add_to_cart", "add_to_cart", "purchase"];
+const KINDS: [&str; 8] =
+    ["page_view", "page_view", "page_view", "page_view", "search", "add_to_cart", "add_to_cart", "purchase"];
 
 /// 2026-11-01T00:00:00Z.
 const START_S: u64 = 1_793_491_200;
@@ -40,7 +41,7 @@ impl WebShop {
     pub fn event(&self, number: u64, text: &mut String) {
         text.clear();
         let random = mix(number);
-        if self.malformed_every > 0 && number % self.malformed_every == self.malformed_every - 1 {
+        if self.malformed_every > 0 && mix(random).is_multiple_of(self.malformed_every) {
             malformed(number, random, text);
             return;
         }
@@ -61,13 +62,20 @@ impl WebShop {
         );
         match kind {
             "purchase" | "add_to_cart" => {
-                let _ = write!(text, r#""amount":{}.{:02},"quantity":{},"#, pick(30, 300), pick(34, 100), 1 + pick(50, 5));
+                let _ =
+                    write!(text, r#""amount":{}.{:02},"quantity":{},"#, pick(30, 300), pick(34, 100), 1 + pick(50, 5));
             }
             _ => text.push_str(r#""amount":null,"quantity":0,"#),
         }
-        let (width, height) = [(1920, 1080), (390, 844), (1440, 900), (412, 915)].get(pick(16, 4)).copied().unwrap_or((1920, 1080));
+        let (width, height) =
+            [(1920, 1080), (390, 844), (1440, 900), (412, 915)].get(pick(16, 4)).copied().unwrap_or((1920, 1080));
         let language = ["de", "en", "fr", "ja"].get(pick(18, 4)).copied().unwrap_or("en");
-        let _ = write!(text, r#""tags":["t{}","t{}"],"device":{{"width":{width},"height":{height},"language":"{language}"}}"#, pick(22, 50), pick(28, 50));
+        let _ = write!(
+            text,
+            r#""tags":["t{}","t{}"],"device":{{"width":{width},"height":{height},"language":"{language}"}}"#,
+            pick(22, 50),
+            pick(28, 50)
+        );
         if self.user_agent {
             let agent = USER_AGENTS.get(pick(44, USER_AGENTS.len())).copied().unwrap_or_default();
             let _ = write!(text, r#","user_agent":"{agent}""#);
@@ -101,15 +109,17 @@ mod tests {
     #[test]
     fn events_are_json_and_every_so_many_one_is_not_usable() {
         let shop = WebShop { malformed_every: 500, user_agent: true };
-        let (mut text, mut bytes) = (String::new(), 0);
+        let (mut text, mut bytes, mut usable) = (String::new(), 0, 0);
         for number in 0..1_000 {
             shop.event(number, &mut text);
             bytes += text.len();
             let parsed = serde_json::from_str::<serde_json::Value>(&text);
-            if number % 500 != 499 {
-                assert_eq!(parsed.unwrap()["id"], number, "{text}");
+            if let Ok(event) = parsed {
+                assert!(event["id"] == number || event["id"].is_string(), "{text}");
+                usable += u64::from(event["type"].is_string());
             }
         }
+        assert!((980..1_000).contains(&usable), "{usable}");
         assert!((300..450).contains(&(bytes / 1_000)), "{}", bytes / 1_000);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It is made from the checked types and can be loaded again, apart from the secrets.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use arrow_schema::Field;
 use serde_json::{Map, Value, json};
@@ -135,7 +135,7 @@ fn plugin(config: &PluginConfig) -> Value {
     let PluginConfig { name, path, sha256, config_json, limits, on_reject, on_trap } = config;
     let mut value = json!({"name": **name, "path": path.display().to_string()});
     if let Some(digest) = sha256 {
-        set(&mut value, "sha256", json!(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
+        set(&mut value, "sha256", json!(hexadecimal(digest)));
     }
     let own: Value = serde_json::from_str(config_json).unwrap_or_default();
     set(&mut value, "config", masked(&own));
@@ -154,6 +154,14 @@ fn plugin(config: &PluginConfig) -> Value {
     let backoff = json!({"from": duration(on_trap.backoff_from), "to": duration(on_trap.backoff_to)});
     set(&mut value, "on_trap", json!({"retries": on_trap.retries, "then": reject(on_trap.then), "backoff": backoff}));
     value
+}
+
+/// Bytes as digits.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// What happens to refused rows.
@@ -328,23 +336,23 @@ fn set(value: &mut Value, key: &str, inner: Value) {
     }
 }
 
-/// One value as YAML at an indentation; lists and maps without inner ones stand on their own line.
+/// One value as YAML at an indentation; writing to a String cannot fail; lists and maps without inner ones stand on their own line.
 fn write(text: &mut String, value: &Value, indent: usize) {
     let pad = "  ".repeat(indent);
     match value {
         Value::Object(entries) => {
             for (key, inner) in entries {
-                text.push_str(&format!("{pad}{}:", scalar(key)));
+                let _ = write!(text, "{pad}{}:", scalar(key));
                 write_inner(text, inner, indent);
             }
         }
         Value::Array(list) => {
             for inner in list {
-                text.push_str(&format!("{pad}-"));
+                let _ = write!(text, "{pad}-");
                 write_inner(text, inner, indent);
             }
         }
-        other => text.push_str(&format!("{pad}{other}\n")),
+        other => _ = writeln!(text, "{pad}{other}"),
     }
 }
 
@@ -359,14 +367,14 @@ fn write_inner(text: &mut String, value: &Value, indent: usize) {
         Value::Array(list) if list.iter().all(|item| !item.is_object() && !item.is_array()) => {
             let items: Vec<_> =
                 list.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), scalar)).collect();
-            text.push_str(&format!(" [{}]\n", items.join(", ")));
+            let _ = writeln!(text, " [{}]", items.join(", "));
         }
         Value::Array(_) => {
             text.push('\n');
             write(text, value, indent + 1);
         }
-        Value::String(own) => text.push_str(&format!(" {}\n", scalar(own))),
-        other => text.push_str(&format!(" {other}\n")),
+        Value::String(own) => _ = writeln!(text, " {}", scalar(own)),
+        other => _ = writeln!(text, " {other}"),
     }
 }
 

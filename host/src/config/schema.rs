@@ -46,7 +46,8 @@ pub(super) fn parse_type(text: &str, fields: Option<Fields>) -> Result<DataType,
     let parsed = parsed.map_err(|message| {
         let done = text.len() - parser.rest.trim_start().len();
         let position = text.get(..done).unwrap_or_default().chars().count() + 1;
-        format!("{message}, at character {position} of {text:?}")
+        let shown: String = text.chars().take(60).collect();
+        format!("{message}, at character {position} of {shown:?}")
     })?;
     if parser.fields.is_some() {
         return Err(format!(

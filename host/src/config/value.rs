@@ -90,7 +90,7 @@ pub(super) fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, S
     let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
     let hint = hint(text, words.iter().copied());
     Err(match words.as_slice() {
-        [only] => expected(only, text) + &hint,
+        [only] => expected(only, text),
         _ => expected(&format!("one of {}", words.join(", ")), text) + &hint,
     })
 }

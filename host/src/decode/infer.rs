@@ -24,9 +24,9 @@ pub(super) enum Seen {
     /// Values of a scalar type.
     Scalar(DataType),
     /// Lists of such elements.
-    List(Box<Seen>),
+    List(Box<Self>),
     /// Objects of such fields.
-    Object(Vec<(String, Seen)>),
+    Object(Vec<(String, Self)>),
 }
 
 /// The zone of all inferred times.

@@ -450,14 +450,15 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
             }
             Values::Timestamp(values, unit) => match parse_timestamp(text) {
                 None => return Err(reading.wrong_type(column, &format!("the text {text:?}"))),
-                Some(moment) => match in_unit(moment, *unit) {
-                    Some(value) => values.push(value),
-                    None => {
+                Some(moment) => {
+                    if let Some(value) = in_unit(moment, *unit) {
+                        values.push(value);
+                    } else {
                         reading.wants_wider_schema = true;
                         let message = format!("{text:?} cannot be held exactly as {}", column.field.data_type());
                         return Err(reading.refuse("precision-loss", message));
                     }
-                },
+                }
             },
             Values::Date(values) => match parse_date(text) {
                 Some(days) => values.push(days),

@@ -19,7 +19,7 @@ fn envelope(values: &[Option<&[u8]>]) -> Envelope {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec!["orders"; count])),
         Arc::new(Int32Array::from(vec![2; count])),
-        Arc::new(Int64Array::from_iter_values(100..100 + count as i64)),
+        Arc::new(Int64Array::from_iter_values(100..100 + i64::try_from(count).unwrap())),
         Arc::new(TimestampMillisecondArray::from(vec![7; count]).with_timezone("UTC")),
         Arc::new(BinaryArray::from(vec![Some(b"k".as_slice()); count])),
         Arc::new(BinaryArray::from(values.to_vec())),

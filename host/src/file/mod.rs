@@ -390,15 +390,11 @@ mod tests {
     }
 
     /// Publishes a generation and reads every file back: rows by path.
-    async fn publish_and_read(
-        generation: &Generation,
-        closed: ClosedGeneration,
-        folder: &Path,
-    ) -> Vec<(String, usize)> {
+    async fn publish_and_read(store: &Store, closed: ClosedGeneration, folder: &Path) -> Vec<(String, usize)> {
         let mut found = Vec::new();
         for file in closed.files {
             let staged = file.staged.await.unwrap().unwrap();
-            generation.context.store.publish(&staged).await.unwrap();
+            store.publish(&staged).await.unwrap();
             let path = folder.join(file.path.as_ref());
             assert_eq!(std::fs::metadata(&path).unwrap().len(), file.bytes, "the recorded length is the file's");
             let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap();
@@ -428,8 +424,11 @@ mod tests {
         assert!(!generation.is_empty() && generation.deadline().is_some() && !generation.is_due());
         let closed = generation.close().unwrap();
         assert_eq!((closed.sequence, &closed.delta), (0, &delta));
-        let mut counts: Vec<_> =
-            publish_and_read(&generation, closed, folder.path()).await.into_iter().map(|(_, count)| count).collect();
+        let mut counts: Vec<_> = publish_and_read(&generation.context.store, closed, folder.path())
+            .await
+            .into_iter()
+            .map(|(_, count)| count)
+            .collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 100, 200]);
         assert!(generation.is_empty() && generation.deadline().is_none());
@@ -451,7 +450,7 @@ mod tests {
             }
         }
         let closed = generation.close().unwrap();
-        let files = publish_and_read(&generation, closed, folder.path()).await;
+        let files = publish_and_read(&generation.context.store, closed, folder.path()).await;
         assert_eq!(files.iter().map(|(_, count)| count).sum::<usize>(), 20_000);
         assert!(files.len() >= 5, "{files:?}");
     }

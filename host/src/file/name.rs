@@ -4,6 +4,8 @@
 //! part keeps processes that start in one second apart. For instance
 //! `orders/country=DE/20261123T140512Z-l00-g000012-f003-5f0c9a1e.parquet`.
 
+use std::fmt::Write as _;
+
 use chrono::{DateTime, Utc};
 
 use crate::store::Path;
@@ -43,7 +45,8 @@ fn dataset_folder(dataset: &str) -> String {
     for character in dataset.chars() {
         match character {
             '/' | '\\' | '%' | '*' | '?' | '"' | '#' | ':' | '=' | '{' | '[' | ']' | '^' | '\0'..='\x1f' | '\x7f' => {
-                folder.push_str(&format!("%{:02X}", u32::from(character)));
+                // Writing to a String cannot fail.
+                let _ = write!(folder, "%{:02X}", u32::from(character));
             }
             other => folder.push(other),
         }

@@ -44,8 +44,10 @@ pub struct Partitioner {
     keys: Vec<Key>,
     /// Turns keys into comparable bytes; `None` without partitioning.
     converter: Option<RowConverter>,
-    /// Names of directories by key, oldest first in the queue.
-    names: (HashMap<Box<[u8]>, Arc<str>>, VecDeque<Box<[u8]>>),
+    /// Names of directories by key.
+    names: HashMap<Box<[u8]>, Arc<str>>,
+    /// The keys of `names`, oldest first.
+    name_order: VecDeque<Box<[u8]>>,
 }
 
 /// One column that is looked at.
@@ -81,7 +83,8 @@ impl Partitioner {
             file_columns,
             keys,
             converter,
-            names: (HashMap::new(), VecDeque::new()),
+            names: HashMap::new(),
+            name_order: VecDeque::new(),
         })
     }
 
@@ -113,7 +116,7 @@ impl Partitioner {
     /// The directory of one row.
     fn directory(&mut self, keys: &Rows, row: usize, rows: &RecordBatch) -> Result<Arc<str>, PipelineError> {
         let bytes = keys.row(row);
-        if let Some(known) = self.names.0.get(bytes.as_ref()) {
+        if let Some(known) = self.names.get(bytes.as_ref()) {
             return Ok(Arc::clone(known));
         }
         let mut directory = String::new();
@@ -125,7 +128,7 @@ impl Partitioner {
             path::push_level(&mut directory, &key.directory_name, text.as_deref());
         }
         let directory: Arc<str> = directory.into();
-        let (names, order) = &mut self.names;
+        let (names, order) = (&mut self.names, &mut self.name_order);
         if order.len() >= NAMES_MAX
             && let Some(oldest) = order.pop_front()
         {
@@ -278,7 +281,7 @@ mod tests {
             Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
             Field::new("id", DataType::Int64, false),
         ]);
-        let ids: Vec<i64> = (0..count as i64).collect();
+        let ids: Vec<i64> = (0..i64::try_from(count).unwrap()).collect();
         let times: Vec<i64> = ids.iter().map(|id| -3_600_000_000 + id * 1_800_000_000).collect();
         RecordBatch::try_new(
             Arc::new(schema),
@@ -341,7 +344,7 @@ mod tests {
             prop_assert_eq!(found.len(), countries.len());
             for (id, country) in countries.iter().enumerate() {
                 let expected = country.clone().filter(|text| !text.is_empty()).unwrap_or(path::NULL_DIRECTORY.to_owned());
-                prop_assert_eq!(&found[&(id as i64)], &expected);
+                prop_assert_eq!(&found[&i64::try_from(id).unwrap()], &expected);
             }
         }
     }

@@ -28,7 +28,7 @@ struct Lane {
     /// What the lanes share.
     shared: Shared,
     /// Which lane this is.
-    lane: usize,
+    number: usize,
     /// One per dataset.
     flows: HashMap<Arc<str>, Flow>,
     /// What was written since the last commit.
@@ -68,14 +68,8 @@ pub(super) async fn run(
     for flow in flows.into_values() {
         flow.close().await;
     }
-    let committed = match &result {
-        Ok(()) => commits.finish().await,
-        // The failure is told already; what is still in the queue is committed or dropped as a whole.
-        Err(_) => {
-            let _ = commits.finish().await;
-            Ok(())
-        }
-    };
+    // After a failure, what is still in the queue is committed or dropped as a whole, and the failure is what is told.
+    let committed = commits.finish().await;
     source.close().await;
     result.and(committed)
 }
@@ -103,7 +97,7 @@ impl Lane {
             io: runtime.io.clone(),
         });
         let rejection_log = RateLimited::new(REJECTION_LOG_INTERVAL);
-        Self { shared, lane, flows: HashMap::new(), generation, commits, rejection_log }
+        Self { shared, number: lane, flows: HashMap::new(), generation, commits, rejection_log }
     }
 
     /// Handles events until the source ends; then commits what is left.
@@ -113,7 +107,7 @@ impl Lane {
             match self.next(stream, stop, draining).await {
                 Next::Event(Some(SourceEvent::Batch(raw))) => self.process(raw).await?,
                 Next::Event(Some(SourceEvent::Revoked { release, partitions })) => {
-                    tracing::info!(pipeline = %self.shared.config.name, lane = self.lane, partitions = partitions.len(),
+                    tracing::info!(pipeline = %self.shared.config.name, lane = self.number, partitions = partitions.len(),
                         "partitions are taken away: committing what was read of them");
                     self.end_generation_and_wait().await?;
                     // The source may have given up waiting; then it has already dropped the partitions.
@@ -123,14 +117,13 @@ impl Lane {
                 // generation would lose rows of the partitions that are still ours.
                 Next::Event(Some(SourceEvent::Lost { .. })) => self.end_generation_and_wait().await?,
                 Next::Event(Some(SourceEvent::End)) => break,
-                Next::Event(Some(SourceEvent::Failed(error))) => return Err(error),
                 Next::Event(None) => return Err(PipelineError::stop("the source ended without saying so")),
                 Next::Due => self.end_generation().await?,
                 Next::Stop => {
                     draining = true;
                     stream.control.stop();
                 }
-                Next::Failed(error) => return Err(error),
+                Next::Event(Some(SourceEvent::Failed(error))) | Next::Failed(error) => return Err(error),
             }
         }
         self.flush(FlushReason::EndOfInput).await?;
@@ -155,7 +148,7 @@ impl Lane {
         self.shared.metrics.batch_read(raw.envelope.len() as u64, bytes);
         self.shared.totals.read(raw.envelope.len() as u64, bytes);
         if !self.flows.contains_key(&raw.dataset) {
-            let flow = Flow::new(self.shared.clone(), self.lane)?;
+            let flow = Flow::new(self.shared.clone(), self.number)?;
             self.flows.insert(Arc::clone(&raw.dataset), flow);
         }
         let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };

@@ -3,7 +3,10 @@
 //! Comes in: the batch that the plugin was given and its answer, which may be anything. Goes out: batches in the
 //! declared output schema, or a [`BadOutput`] and no rows at all.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, cast::AsArray};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer};
@@ -52,6 +55,17 @@ pub(super) struct Applied {
 
 /// Applies the answer to one batch.
 pub(super) fn apply(answer: Output, batch: &DecodedBatch, shape: &Shape) -> Result<Applied, BadOutput> {
+    guarded(|| apply_checked(answer, batch, shape))
+}
+
+/// The last line of defence: a kernel that panics on checked data is a fault of ours, but costs only this batch.
+fn guarded<T>(apply: impl FnOnce() -> Result<T, BadOutput>) -> Result<T, BadOutput> {
+    catch_unwind(AssertUnwindSafe(apply))
+        .unwrap_or_else(|_| Err(BadOutput::new("answered something that the host cannot apply")))
+}
+
+/// The same without a net.
+fn apply_checked(answer: Output, batch: &DecodedBatch, shape: &Shape) -> Result<Applied, BadOutput> {
     let rows = batch.rows.num_rows();
     let rejected = read_rejections(answer.rejected, rows, shape)?;
     let kept = Kept::read(&answer.keep, &rejected, rows)?;
@@ -76,14 +90,14 @@ pub(super) fn apply(answer: Output, batch: &DecodedBatch, shape: &Shape) -> Resu
 
 /// Applies the answer to a flush: there are no input rows, so only `replace` can hold any.
 pub(super) fn apply_flush(answer: Payload, shape: &Shape) -> Result<Vec<DecodedBatch>, BadOutput> {
-    match answer {
+    guarded(|| match answer {
         Payload::Unchanged => Ok(Vec::new()),
         Payload::Replace(streams) => replace(streams, shape),
         Payload::ReplaceColumns(batches) => replace_columns(batches, shape),
         Payload::Extend(_) | Payload::ExtendColumns(_) => {
             Err(BadOutput::new("answered `extend` to `flush`, where only `replace` can hold rows"))
         }
-    }
+    })
 }
 
 /// The input rows that live on.

@@ -2,8 +2,6 @@
 //!
 //! Nothing is written by hand here.
 
-#![expect(clippy::pedantic, clippy::missing_docs_in_private_items, reason = "generated code")]
-
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "plugin",

@@ -295,8 +295,10 @@ fn failure_of(
         return timed_out(function, call_timeout);
     }
     let state = store.data();
-    let (kind, words) = if let Some(I32Exit(status)) = error.downcast_ref() {
-        (FailureKind::Trap, format!("left `{function}` with exit status {status}"))
+    let (kind, words) = if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        (FailureKind::Trap, "found no place: this process runs as many plugin instances as it can".to_owned())
+    } else if error.is::<I32Exit>() {
+        (FailureKind::Trap, format!("left `{function}` through `exit`"))
     } else if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
         let words = format!("handed the host more than {answer_bytes_max} bytes in `{function}` (limits.output_bytes)");
         (FailureKind::BadOutput, words)

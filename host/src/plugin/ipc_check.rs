@@ -67,10 +67,12 @@ pub(super) fn read_rows(
         // arrow_ipc leaves a last message without a body undone until more bytes come.
         stream.extend(END_OF_STREAM);
     }
-    let batches = catch_unwind(AssertUnwindSafe(|| decode(stream)))
-        .map_err(|_| BadOutput::new("answered an Arrow IPC stream that the decoder cannot cope with"))??;
-    check_unpacked_bytes(&batches, caps)?;
-    Ok(batches)
+    catch_unwind(AssertUnwindSafe(|| {
+        let batches = decode(stream)?;
+        check_unpacked_bytes(&batches, caps)?;
+        Ok(batches)
+    }))
+    .map_err(|_| BadOutput::new("answered an Arrow IPC stream that the decoder cannot cope with"))?
 }
 
 /// The words for an answer that is too long.
@@ -122,7 +124,7 @@ fn take_message(stream: &[u8]) -> Result<Option<(Message<'_>, &[u8])>, BadOutput
             Err(BadOutput::new("answered bytes behind the end of an Arrow IPC stream"))
         };
     }
-    if length > HEADER_BYTES_MAX || length % 8 != 0 {
+    if length > HEADER_BYTES_MAX || !length.is_multiple_of(8) {
         return Err(BadOutput::new(format!("answered an Arrow IPC header of {length} bytes")));
     }
     let (header, rest) = rest.split_at_checked(length).ok_or_else(truncated)?;
@@ -201,6 +203,9 @@ fn unpacked_bytes(array: &dyn Array) -> usize {
     match array.data_type() {
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary();
+            if dictionary.values().is_empty() {
+                return 0;
+            }
             let lengths = value_lengths(dictionary.values());
             let keys = dictionary.normalized_keys();
             keys.iter()

@@ -215,11 +215,8 @@ impl<'a> Walk<'a> {
 
 /// A little-endian signed number of four or eight bytes.
 fn signed_offset(bytes: &[u8]) -> i64 {
-    match bytes {
-        [a, b, c, d] => i64::from(i32::from_le_bytes([*a, *b, *c, *d])),
-        [a, b, c, d, e, f, g, h] => i64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-        _ => -1,
-    }
+    let narrow = bytes.try_into().map(|bytes| i32::from_le_bytes(bytes).into());
+    narrow.or_else(|_| bytes.try_into().map(i64::from_le_bytes)).unwrap_or(-1)
 }
 
 /// The words for numbers that do not fit.

@@ -30,6 +30,7 @@ use crate::{
 use policy::Stage;
 
 mod apply;
+mod backoff;
 mod batches;
 mod bindings;
 mod cache;
@@ -40,6 +41,8 @@ mod failure;
 mod format;
 mod instance;
 mod ipc_check;
+#[cfg(test)]
+mod ipc_tests;
 mod ipc_walk;
 mod limiter;
 mod policy;

@@ -14,6 +14,7 @@ use arrow_schema::SchemaRef;
 use super::{
     ChainContext, FlushReason,
     apply::{Applied, Shape, apply, apply_flush},
+    backoff::Backoff,
     batches::BatchResource,
     bindings::types::{BatchInfo, Error as GuestError, OpenContext, Opened},
     component::LoadedPlugin,
@@ -34,7 +35,7 @@ const RETRYABLE_TRIES_MAX: u32 = 5;
 /// Pause before such a try where the plugin names none; it doubles.
 const RETRYABLE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest such pause, whatever the plugin asks for.
-const RETRYABLE_PAUSE_MAX: Duration = Duration::from_secs(60);
+const RETRYABLE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// A plugin in a lane.
 pub(super) struct Stage {
@@ -129,7 +130,7 @@ impl Stage {
         let (mut attempt, mut traps, mut waits) = (1, 0, 0);
         loop {
             let error = match self.attempt(&batch, sequence, attempt).await {
-                Ok(applied) => return self.accept(batch, applied),
+                Ok(applied) => return self.accept(&batch, applied),
                 Err(error) => error,
             };
             attempt += 1;
@@ -144,14 +145,14 @@ impl Stage {
                         _ => "plugin-failed",
                     };
                     let then = self.plugin.config().on_reject;
-                    return self.give_up(batch, code, guest_error_words(&error), then);
+                    return self.give_up(&batch, code, &guest_error_words(&error), then);
                 }
                 CallError::Broken(failure) => {
                     self.check_nothing_lost(&failure)?;
                     if traps == self.plugin.config().on_trap.retries {
                         let then = self.plugin.config().on_trap.then;
                         let message = format!("plugin {} {}", self.shape.plugin, failure.message);
-                        return self.give_up(batch, failure.kind.code(), message, then);
+                        return self.give_up(&batch, failure.kind.code(), &message, then);
                     }
                     traps += 1;
                     self.context.metrics.retried("plugin-batch");
@@ -183,8 +184,11 @@ impl Stage {
                     tries += 1;
                 }
                 Err(CallError::Answered(error)) => {
-                    let words = guest_error_words(&error);
-                    return Err(PipelineError::stop(format!("plugin {} cannot flush: {words}", self.shape.plugin)));
+                    let words = format!("plugin {} cannot flush: {}", self.shape.plugin, guest_error_words(&error));
+                    return Err(match error {
+                        GuestError::Retryable(_) => PipelineError::retry(words),
+                        _ => PipelineError::stop(words),
+                    });
                 }
                 Err(CallError::Broken(failure)) => {
                     self.broken(&failure);
@@ -211,7 +215,6 @@ impl Stage {
             None => self.restart().await?,
         };
         let info = BatchInfo { sequence, attempt, attributes: Vec::new() };
-        self.holds_rows |= self.buffers_rows;
         let started = Instant::now();
         let answer = instance.process(BatchResource::new(batch.rows.clone()), &info).await;
         let answer = answer.and_then(|output| Ok(apply(output, batch, &self.shape)?));
@@ -219,6 +222,7 @@ impl Stage {
         match answer {
             Ok(applied) => {
                 self.instance = Some(instance);
+                self.holds_rows |= self.buffers_rows;
                 self.backoff.reset();
                 Ok(applied)
             }
@@ -331,13 +335,13 @@ impl Stage {
     }
 
     /// Hands on what became of a batch.
-    fn accept(&self, batch: DecodedBatch, applied: Applied) -> Result<StageOutput, PipelineError> {
+    fn accept(&self, batch: &DecodedBatch, applied: Applied) -> Result<StageOutput, PipelineError> {
         if applied.filtered > 0 {
             self.context.metrics.filtered(&self.shape.plugin, applied.filtered as u64);
         }
         let mut output = StageOutput { batches: applied.batches, rejected: Vec::new() };
         for rejection in applied.rejected {
-            self.refuse(&batch, rejection, self.plugin.config().on_reject, &mut output)?;
+            self.refuse(batch, rejection, self.plugin.config().on_reject, &mut output)?;
         }
         Ok(output)
     }
@@ -345,9 +349,9 @@ impl Stage {
     /// Refuses a whole batch.
     fn give_up(
         &self,
-        batch: DecodedBatch,
+        batch: &DecodedBatch,
         code: &str,
-        message: String,
+        message: &str,
         then: OnReject,
     ) -> Result<StageOutput, PipelineError> {
         let rows = u32::try_from(batch.rows.num_rows()).unwrap_or(u32::MAX);
@@ -364,10 +368,10 @@ impl Stage {
             stage: Place::Plugin,
             plugin: Some(Arc::clone(&self.shape.plugin)),
             code: code.to_owned(),
-            message: clean(&message),
+            message: clean(message),
         };
         let mut output = StageOutput::default();
-        self.refuse(&batch, rejection, then, &mut output)?;
+        self.refuse(batch, rejection, then, &mut output)?;
         Ok(output)
     }
 
@@ -442,58 +446,4 @@ fn encode_schema(schema: &SchemaRef) -> Result<Vec<u8>, BadOutput> {
     arrow_ipc::writer::StreamWriter::try_new(Vec::new(), schema)
         .and_then(arrow_ipc::writer::StreamWriter::into_inner)
         .map_err(|error| BadOutput::new(format!("cannot be given the schema of its input: {error}")))
-}
-
-/// The pause before the next instance.
-#[derive(Debug)]
-struct Backoff {
-    /// The first pause.
-    from: Duration,
-    /// The longest.
-    to: Duration,
-    /// The next one.
-    next: Duration,
-    /// When the running one ends.
-    until: Option<Instant>,
-}
-
-impl Backoff {
-    /// No failure yet.
-    fn new(from: Duration, to: Duration) -> Self {
-        Self { from, to, next: from.min(to), until: None }
-    }
-
-    /// After a failure: the pause from now; the next one is twice as long.
-    fn failed(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = pause.saturating_mul(2).min(self.to);
-        self.until = Some(Instant::now() + pause);
-        pause
-    }
-
-    /// What is left of the running pause.
-    fn remaining(&self) -> Duration {
-        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
-    }
-
-    /// A batch went well.
-    fn reset(&mut self) {
-        self.next = self.from.min(self.to);
-        self.until = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_doubles_to_its_limit_and_starts_again_after_a_good_batch() {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
-        let pauses = [backoff.failed(), backoff.failed(), backoff.failed(), backoff.failed()];
-        assert_eq!(pauses.map(|pause| pause.as_millis()), [100, 200, 350, 350]);
-        backoff.reset();
-        assert_eq!(backoff.remaining(), Duration::ZERO);
-        assert_eq!(backoff.failed().as_millis(), 100);
-    }
 }

@@ -306,3 +306,84 @@ impl OutputStream for Pipe {
         Ok(WRITE_BYTES_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use tracing::{Event, Subscriber, field, subscriber::with_default};
+    use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, registry};
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A voice with so many bytes a second.
+    fn voice(log_bytes_per_second: usize) -> Arc<Voice> {
+        let context = ChainContext { pipeline: "p".into(), tenant: "t".into(), lane: 0, metrics: Metrics::detached() };
+        Arc::new(Voice::new("plugin".into(), context, log_bytes_per_second))
+    }
+
+    /// Messages that reached `tracing`.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut message = String::new();
+            event.record(&mut |field: &field::Field, value: &dyn Debug| {
+                if field.name() == "message" {
+                    message = format!("{value:?}");
+                }
+            });
+            self.0.lock().unwrap().push(message);
+        }
+    }
+
+    /// What `tracing` hears while something runs.
+    fn heard(run: impl FnOnce()) -> Vec<String> {
+        let heard = Heard::default();
+        with_default(registry().with(heard.clone()), run);
+        Arc::into_inner(heard.0).map(|messages| messages.into_inner().unwrap()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_plugin_that_logs_too_much_is_cut_off_once_and_told_so() {
+        let voice = voice(1000);
+        let heard = heard(|| (0..10_000).for_each(|_| voice.log(Level::Info, "c", &"x".repeat(100))));
+        let lines = heard.iter().filter(|line| line.starts_with("xxx")).count();
+        // Ten at once, and what is earned while the loop runs.
+        assert!((10..1000).contains(&lines), "{lines}");
+        assert!(heard.iter().any(|line| line.contains("logs more than 1000 bytes a second")));
+    }
+
+    #[test]
+    fn lines_are_cut_and_put_together_from_pieces() {
+        let voice = voice(1 << 20);
+        let heard = heard(|| {
+            let mut pipe = Pipe::new(&voice, Channel::Error);
+            pipe.write(Bytes::from_static(b"first li")).unwrap();
+            pipe.write(Bytes::from_static(b"ne\n\nsecond\x1b\nthird")).unwrap();
+            pipe.finish_line();
+            pipe.write(Bytes::from(vec![b'y'; 3 * LINE_BYTES_MAX])).unwrap();
+            assert!(pipe.write(Bytes::from(vec![b'y'; WRITE_BYTES_MAX + 1])).is_err());
+        });
+        assert_eq!(heard[..3], ["first line", "second ", "third"]);
+        assert_eq!(heard[3..].iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX; 3]);
+        assert!(voice.error_tail().len() <= TAIL_BYTES_MAX);
+        voice.start_call();
+        assert_eq!(voice.error_tail(), "");
+    }
+
+    #[test]
+    fn metric_names_are_few_and_of_a_small_alphabet() {
+        let voice = voice(0);
+        let names: Vec<_> = (0..1000).map(|number| format!("name{number}")).collect();
+        assert_eq!(names.iter().filter(|name| voice.knows(name)).count(), METRIC_NAMES_MAX);
+        assert!(voice.knows("name0") && !voice.knows("name999"));
+        let voice = self::voice(0);
+        for bad in ["", "1st", "new\nline", "sp ace", "ümlaut", &"x".repeat(64)] {
+            assert!(!voice.knows(bad), "{bad}");
+        }
+        assert!(voice.knows("rows.seen/total_count-1"));
+    }
+}

@@ -197,7 +197,8 @@ mod tests {
     fn records_come_back_with_their_headers_and_ranges() {
         let budget = MemoryBudget::new(1 << 20);
         let mut builder = EnvelopeBuilder::new("t".into(), "t".into());
-        let record = |partition, offset| Record { partition, offset, timestamp_ms: Some(5), key: None, value: Some(b"v") };
+        let record =
+            |partition, offset| Record { partition, offset, timestamp_ms: Some(5), key: None, value: Some(b"v") };
         builder.push(record(0, 10));
         builder.push(record(1, 7));
         builder.set_headers([("a", Some(b"1".as_slice())), ("b", None)].into_iter());
@@ -207,7 +208,10 @@ mod tests {
         assert_eq!(batch.envelope.record(0).unwrap().headers, []);
         let second = batch.envelope.record(1).unwrap();
         assert_eq!(second.headers, [("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)]);
-        assert_eq!((second.topic.as_str(), second.partition, second.offset, second.value), ("t", 1, 7, Some(b"v".to_vec())));
+        assert_eq!(
+            (second.topic.as_str(), second.partition, second.offset, second.value),
+            ("t", 1, 7, Some(b"v".to_vec()))
+        );
         let ranges: Vec<_> = batch.delta.iter().map(|(partition, range)| (partition.partition, range)).collect();
         assert_eq!(ranges, [(0, OffsetRange { from: 10, to: 13 }), (1, OffsetRange { from: 7, to: 8 })]);
         assert!(budget.used_bytes() > 0 && builder.is_empty());

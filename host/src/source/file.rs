@@ -56,8 +56,9 @@ pub(super) fn list(config: &FileConfig) -> Result<Vec<String>, PipelineError> {
             files.push(pattern.clone());
             continue;
         }
-        let found = glob::glob(pattern)
-            .map_err(|error| PipelineError::stop(format!("source.paths: {pattern:?} is not a pattern")).because(error))?;
+        let found = glob::glob(pattern).map_err(|error| {
+            PipelineError::stop(format!("source.paths: {pattern:?} is not a pattern")).because(error)
+        })?;
         let before = files.len();
         for path in found {
             let path = path.map_err(|error| {
@@ -82,8 +83,12 @@ pub(super) fn start(
     config: &SourceConfig,
     context: LaneContext,
 ) -> Result<SourceStream, PipelineError> {
-    let mine: Vec<String> =
-        list(files)?.into_iter().enumerate().filter(|(at, _)| at % context.lanes == context.lane).map(|(_, file)| file).collect();
+    let mine: Vec<String> = list(files)?
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| at % context.lanes == context.lane)
+        .map(|(_, file)| file)
+        .collect();
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let control = FileControl::default();
     let mut reader = Reader {
@@ -122,7 +127,8 @@ impl Reader {
     /// Reads every file to its end.
     fn read_all(&mut self, files: &[String]) -> Result<(), PipelineError> {
         for file in files {
-            let open = |error: std::io::Error| PipelineError::stop(format!("{file}: the file cannot be read")).because(error);
+            let open =
+                |error: std::io::Error| PipelineError::stop(format!("{file}: the file cannot be read")).because(error);
             let go_on = if file == "-" {
                 self.read(file, std::io::stdin().lock())?
             } else {
@@ -142,7 +148,9 @@ impl Reader {
         for number in 0i64.. {
             line.clear();
             let read = (&mut lines).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
-            let length = read.map_err(|error| PipelineError::stop(format!("{file}: line {}: the file cannot be read", number + 1)).because(error))?;
+            let length = read.map_err(|error| {
+                PipelineError::stop(format!("{file}: line {}: the file cannot be read", number + 1)).because(error)
+            })?;
             if length == 0 {
                 break;
             }

@@ -67,9 +67,9 @@ pub(super) fn start(
         .create_with_context(member)
         .map_err(|error| client::refused(kafka, error))?;
     let topics: Vec<&str> = kafka.topics.iter().map(String::as_str).collect();
-    consumer
-        .subscribe(&topics)
-        .map_err(|error| PipelineError::stop(format!("source.topics: cannot subscribe to {topics:?}")).because(error))?;
+    consumer.subscribe(&topics).map_err(|error| {
+        PipelineError::stop(format!("source.topics: cannot subscribe to {topics:?}")).because(error)
+    })?;
     let consumer = Arc::new(consumer);
     let control = KafkaControl { consumer: Arc::clone(&consumer), group: Arc::clone(&group) };
     let name = format!("kafka-{}", context.lane);
@@ -110,9 +110,9 @@ fn commit(consumer: &BaseConsumer<Member>, group: &Group, delta: &CheckpointDelt
     for attempt in 1..=COMMIT_TRIES {
         let mut offsets = TopicPartitionList::new();
         for (partition, range) in delta.iter().filter(|(partition, _)| group.owns(partition)) {
-            offsets
-                .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(range.to))
-                .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {}", range.to)).because(error))?;
+            offsets.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(range.to)).map_err(
+                |error| PipelineError::stop(format!("{partition}: not an offset: {}", range.to)).because(error),
+            )?;
         }
         if offsets.count() == 0 {
             return Ok(());
@@ -122,7 +122,11 @@ fn commit(consumer: &BaseConsumer<Member>, group: &Group, delta: &CheckpointDelt
         let code = error.rdkafka_error_code();
         let moved_on = matches!(
             code,
-            Some(RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId)
+            Some(
+                RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::FencedInstanceId
+            )
         );
         if moved_on || attempt == COMMIT_TRIES {
             tracing::warn!(pipeline = %group.context.pipeline, lane = group.context.lane, %error,
@@ -130,7 +134,9 @@ fn commit(consumer: &BaseConsumer<Member>, group: &Group, delta: &CheckpointDelt
             return Ok(());
         }
         if matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::GroupAuthorizationFailed)) {
-            return Err(PipelineError::stop("source.group_id: this user may not commit offsets for the group").because(error));
+            return Err(
+                PipelineError::stop("source.group_id: this user may not commit offsets for the group").because(error)
+            );
         }
         group.context.metrics.retried("commit_offsets");
         std::thread::sleep(COMMIT_PAUSE * attempt);
@@ -154,9 +160,15 @@ fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
         config.create_with_context(context).map_err(|error| client::refused(kafka, error))?;
     let metadata = consumer.fetch_metadata(None, CHECK_TIMEOUT).map_err(|error| {
         let reason = consumer.context().last_error().unwrap_or_else(|| "no answer".to_owned());
-        PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}")).because(error)
+        PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}"))
+            .because(error)
     })?;
-    let known: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__")).collect();
+    let known: Vec<&str> = metadata
+        .topics()
+        .iter()
+        .map(rdkafka::metadata::MetadataTopic::name)
+        .filter(|name| !name.starts_with("__"))
+        .collect();
     for topic in kafka.topics.iter().filter(|topic| !topic.starts_with('^')) {
         if !known.contains(&topic.as_str()) {
             let some: Vec<_> = known.iter().take(20).copied().collect();

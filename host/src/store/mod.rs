@@ -1,4 +1,4 @@
-//! The store: object_store's trait, and on top of it stage, publish and abort.
+//! The store: `object_store`'s trait, and on top of it stage, publish and abort.
 //!
 //! Comes in: bytes and paths below the sink's root. Goes out: files that no reader can see (staged), then whole files
 //! (published). Promises: no reader ever sees a part of a file; publishing never replaces another file and may be
@@ -217,7 +217,7 @@ impl Store {
     /// A path in the folder that is ours, below the root: `_fs_data_sink/<pipeline>/<name>`. Not for data files.
     #[must_use]
     pub fn own_name(&self, name: &str) -> Path {
-        Path::from_iter(self.0.own_folder.split('/').chain(name.split('/')))
+        self.0.own_folder.split('/').chain(name.split('/')).collect()
     }
 
     /// The same from the bucket's root.

@@ -78,6 +78,6 @@ impl RetryPolicy {
 
 /// Between half and the whole of a pause, so that many writers do not come back at once.
 fn jittered(pause: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() as u32;
+    let random = uuid::Uuid::new_v4().as_fields().0;
     pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }

@@ -25,7 +25,7 @@ fn extended_schema() -> Schema {
 
 /// A batch of the one new column.
 fn browsers(count: usize) -> RecordBatch {
-    let values = StringArray::from_iter((0..count).map(|row| (row % 4 != 0).then(|| format!("browser {row}"))));
+    let values = (0..count).map(|row| (row % 4 != 0).then(|| format!("browser {row}"))).collect::<StringArray>();
     RecordBatch::try_from_iter_with_nullable([("browser", Arc::new(values) as ArrayRef, true)]).unwrap()
 }
 
@@ -155,7 +155,7 @@ async fn broken_streams_are_refused() {
     let declared = schema_stream(&extended_schema());
     let good = stream_bytes(&browsers(10));
     let other = RecordBatch::try_from_iter([("browser", Arc::new(Int64Array::from(vec![0; 10])) as ArrayRef)]).unwrap();
-    let unknown = RecordBatch::try_from_iter([("os", browsers(10).column(0).clone())]).unwrap();
+    let unknown = RecordBatch::try_from_iter([("os", Arc::clone(browsers(10).column(0)))]).unwrap();
     for (bytes, words) in [
         (b"garbage that is no stream".to_vec(), "answered bytes that are not an Arrow IPC stream"),
         (Vec::new(), "answered an Arrow IPC stream without a schema"),

@@ -10,10 +10,16 @@ use wit_parser::Resolve;
 
 use crate::support::hostile;
 
-/// What differs from a plugin that answers `describe` with nothing and traps in everything else.
+/// What differs from a plugin that answers `describe` with nothing and traps in everything else. The memory is all
+/// zeros but for 1 at 552, so that an answer at 0 is a valid one of any function (no names, no schema, all rows kept),
+/// and a descriptor at 512 says that the plugin buffers rows.
 pub(crate) struct Made {
-    /// Body of `describe`; the memory is all zeros, so 0 points at a valid answer.
+    /// Body of `describe`.
     pub(crate) describe: &'static str,
+    /// Body of `open`.
+    pub(crate) open: &'static str,
+    /// Body of `process`; local 1 is the batch's sequence number.
+    pub(crate) process: &'static str,
     /// Body of `cabi_realloc`.
     pub(crate) realloc: &'static str,
     /// Body of the start function.
@@ -35,6 +41,8 @@ impl Default for Made {
     fn default() -> Self {
         Self {
             describe: "i32.const 0",
+            open: "unreachable",
+            process: "unreachable",
             realloc: "i32.const 1024",
             start: "",
             pages: 2,
@@ -67,15 +75,16 @@ impl Made {
 
     /// The core module.
     fn text(&self) -> String {
-        let Self { describe, realloc, start, pages, imports, .. } = self;
+        let Self { describe, open, process, realloc, start, pages, imports, .. } = self;
         let api = "fs-data-sink:plugin/transform@0.1.0";
         format!(
             r#"(module
                 {imports}
                 (memory (export "memory") {pages})
+                (data (i32.const 552) "\01")
                 (func (export "{api}#describe") (result i32) {describe})
-                (func (export "{api}#open") (param i32 i32 i32 i32 i32 i32) (result i32) unreachable)
-                (func (export "{api}#process") (param i32 i64 i32 i32 i32) (result i32) unreachable)
+                (func (export "{api}#open") (param i32 i32 i32 i32 i32 i32) (result i32) {open})
+                (func (export "{api}#process") (param i32 i64 i32 i32 i32) (result i32) {process})
                 (func (export "{api}#flush") (param i32) (result i32) unreachable)
                 (func (export "{api}#close") unreachable)
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})

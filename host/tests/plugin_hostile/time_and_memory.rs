@@ -61,7 +61,10 @@ async fn loops_in_flush_and_close_end_too() {
 #[tokio::test]
 async fn a_plugin_that_computes_gives_way_to_other_tasks() {
     // One thread for everything: without yielding, the timer below could only run after the deadline.
-    let mut chain = open(&[hostile(&json!({"crime": "loop-in-process"}))]).await.unwrap();
+    let mut plugin = hostile(&json!({"crime": "loop-in-process"}));
+    plugin.limits.call_timeout = Duration::from_secs(3);
+    plugin.on_trap.retries = 0;
+    let mut chain = open(&[plugin]).await.unwrap();
     let looping = tokio::spawn(async move { chain.process(batch()).await });
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -98,8 +101,8 @@ async fn memory_above_the_limit_at_the_start_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_neighbour_of_a_looping_plugin_goes_on() {
-    let looping = tokio::spawn(async { commit(json!({"crime": "loop-in-process"})).await });
     let mut chain = open(&[hostile(&json!({"crime": "keep-even", "column": 0}))]).await.unwrap();
+    let looping = tokio::spawn(async { commit(json!({"crime": "loop-in-process"})).await });
     let mut batches = 0;
     while !looping.is_finished() {
         assert_eq!(numbers(rows(&chain.process(batch()).await.unwrap())), [0, 2, 4, 6, 8]);

@@ -1,6 +1,6 @@
 //! Traps and errors: a fresh instance, one more try, then the dead letters.
 
-use fs_data_sink::{config::OnReject, error::Verdict};
+use fs_data_sink::{config::OnReject, error::Verdict, plugin::FlushReason};
 use serde_json::json;
 
 use crate::{
@@ -14,7 +14,7 @@ async fn every_way_to_trap_costs_the_batch_only() {
         ("unreachable", "trapped in `process`"),
         ("out-of-bounds", "out of bounds memory access"),
         ("stack-overflow", "call stack exhausted"),
-        ("exit", "left `process` with exit status 7"),
+        ("exit", "left `process` through `exit`"),
     ] {
         let output = commit(json!({"crime": "trap", "how": how})).await;
         assert_refused(&output, "plugin-trap", words);
@@ -109,4 +109,24 @@ async fn the_configuration_decides_what_happens_after_the_last_try() {
     let message = run(plugin).await.unwrap_err().to_string();
     assert!(message.starts_with("plugin hostile refused 10 rows and is configured to stop"), "{message}");
     assert!(message.contains("plugin-trap"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_a_lost_instance_held_are_read_again() {
+    // It says that it buffers rows, takes the first batch, and traps in the second one and in `flush`.
+    let imports = r#"(import "fs-data-sink:plugin/batches@0.1.0" "[resource-drop]batch" (func $drop (param i32)))"#;
+    let process = "(call $drop (local.get 0)) (if (i32.wrap_i64 (local.get 1)) (then unreachable)) i32.const 0";
+    let made = Made { describe: "i32.const 512", open: "i32.const 0", process, imports, ..Made::default() };
+    let (plugin, _folder) = made.plugin();
+    for flush in [false, true] {
+        let mut chain = open(std::slice::from_ref(&plugin)).await.unwrap();
+        assert_eq!(rows(&chain.process(batch()).await.unwrap()).num_rows(), 10);
+        let error = if flush {
+            chain.flush(FlushReason::Checkpoint).await.unwrap_err()
+        } else {
+            chain.process(batch()).await.unwrap_err()
+        };
+        assert_eq!(error.verdict(), Verdict::Retry);
+        assert!(error.to_string().contains("everything since the last commit must be read again"), "{error}");
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) fn in_process(config: &Value, input: &Batch, info: &BatchInfo) -> Res
     match text(config, "crime") {
         "answer" => return Ok(output(config)),
         "loop-in-process" => spin(),
-        "sleep-in-process" => std::thread::sleep(Duration::from_secs(3600)),
+        "sleep-in-process" => std::thread::sleep(Duration::from_hours(1)),
         "fill-memory-for-ever" => fill_for_ever(),
         "allocate-for-ever" => allocate_for_ever(),
         "trap" => trap_as(text(config, "how")),

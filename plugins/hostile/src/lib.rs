@@ -9,17 +9,7 @@ mod crimes;
 
 /// What wit-bindgen generates from `wit/`.
 mod bindings {
-    #![expect(
-        unsafe_code,
-        clippy::pedantic,
-        clippy::missing_docs_in_private_items,
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        clippy::undocumented_unsafe_blocks,
-        clippy::use_self,
-        clippy::semicolon_if_nothing_returned,
-        reason = "generated code"
-    )]
+    #![expect(unsafe_code, clippy::pedantic, reason = "generated code")]
 
     wit_bindgen::generate!({ path: "../../wit", world: "plugin", generate_all });
 

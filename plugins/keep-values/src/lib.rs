@@ -75,24 +75,37 @@ impl Plugin for KeepValues {
         let Config { column, values, invert, keep_nulls } = config;
         let field = input.field_with_name(&column).map_err(|_| OpenError::no_column(&column, input))?;
         let wrong = |value: &Value| {
-            OpenError::invalid_config(format!("values: {value:?} cannot be in column {column:?} of type {}", field.data_type()))
+            OpenError::invalid_config(format!(
+                "values: {value:?} cannot be in column {column:?} of type {}",
+                field.data_type()
+            ))
         };
         let wanted = match field.data_type() {
-            DataType::Utf8 => Wanted::Texts(collect(&values, |value| match value {
-                Value::Text(text) => Some(text.clone()),
-                _ => None,
-            }, wrong)?),
-            data_type if data_type.is_integer() && *data_type != DataType::UInt64 => {
-                Wanted::Integers(collect(&values, |value| match value {
+            DataType::Utf8 => Wanted::Texts(collect(
+                &values,
+                |value| match value {
+                    Value::Text(text) => Some(text.clone()),
+                    _ => None,
+                },
+                wrong,
+            )?),
+            data_type if data_type.is_integer() && *data_type != DataType::UInt64 => Wanted::Integers(collect(
+                &values,
+                |value| match value {
                     Value::Integer(number) => Some(*number),
                     _ => None,
-                }, wrong)?)
-            }
+                },
+                wrong,
+            )?),
             DataType::Boolean => {
-                let bools: HashSet<bool> = collect(&values, |value| match value {
-                    Value::Bool(value) => Some(*value),
-                    _ => None,
-                }, wrong)?;
+                let bools: HashSet<bool> = collect(
+                    &values,
+                    |value| match value {
+                        Value::Bool(value) => Some(*value),
+                        _ => None,
+                    },
+                    wrong,
+                )?;
                 Wanted::Bools(bools.contains(&false), bools.contains(&true))
             }
             other => {
@@ -107,13 +120,25 @@ impl Plugin for KeepValues {
     fn process(&mut self, batch: &Batch<'_>) -> Result<Output, ProcessError> {
         let column = batch.column(&self.column)?;
         let matches: Vec<bool> = match &self.wanted {
-            Wanted::Texts(texts) => column.as_string::<i32>().iter().map(|value| value.is_some_and(|value| texts.contains(value))).collect(),
-            Wanted::Integers(numbers) => integers(&column)?.into_iter().map(|value| value.is_some_and(|value| numbers.contains(&value))).collect(),
-            Wanted::Bools(no, yes) => column.as_boolean().iter().map(|value| value.is_some_and(|value| if value { *yes } else { *no })).collect(),
+            Wanted::Texts(texts) => {
+                column.as_string::<i32>().iter().map(|value| value.is_some_and(|value| texts.contains(value))).collect()
+            }
+            Wanted::Integers(numbers) => integers(&column)?
+                .into_iter()
+                .map(|value| value.is_some_and(|value| numbers.contains(&value)))
+                .collect(),
+            Wanted::Bools(no, yes) => column
+                .as_boolean()
+                .iter()
+                .map(|value| value.is_some_and(|value| if value { *yes } else { *no }))
+                .collect(),
         };
-        Ok(Output::keep(matches.into_iter().enumerate().map(|(row, matches)| {
-            if column.is_null(row) { self.keep_nulls } else { matches != self.invert }
-        })))
+        Ok(Output::keep(
+            matches
+                .into_iter()
+                .enumerate()
+                .map(|(row, matches)| if column.is_null(row) { self.keep_nulls } else { matches != self.invert }),
+        ))
     }
 }
 
@@ -176,8 +201,13 @@ mod tests {
     #[test]
     fn wrong_configurations_are_refused_in_words() {
         let refuse = |config: &str| Harness::<KeepValues>::open(config, rows().schema_ref()).unwrap_err().to_string();
-        assert_eq!(refuse(r#"{"column":"land","values":[]}"#), "the rows have no column \"land\"; they have: country, n");
-        assert!(refuse(r#"{"column":"n","values":["x"]}"#).starts_with("values: Text(\"x\") cannot be in column \"n\""));
+        assert_eq!(
+            refuse(r#"{"column":"land","values":[]}"#),
+            "the rows have no column \"land\"; they have: country, n"
+        );
+        assert!(
+            refuse(r#"{"column":"n","values":["x"]}"#).starts_with("values: Text(\"x\") cannot be in column \"n\"")
+        );
         assert!(refuse(r#"{"column":"n","values":[1],"colour":1}"#).starts_with("unknown field `colour`"));
         assert!(refuse(r#"{"values":[1]}"#).starts_with("missing field `column`"));
     }

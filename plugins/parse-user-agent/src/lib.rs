@@ -28,9 +28,9 @@ pub struct Config {
 #[derive(Clone, Debug)]
 struct Facts {
     /// For instance `Chrome`; none where it is not known.
-    browser: Option<&'static str>,
+    browser: Option<Arc<str>>,
     /// For instance `Windows 10`.
-    os: Option<&'static str>,
+    os: Option<Arc<str>>,
     /// Whether it is a crawler.
     is_bot: bool,
 }
@@ -64,7 +64,10 @@ impl Plugin for ParseUserAgent {
         let Config { column, prefix } = config;
         let field = input.field_with_name(&column).map_err(|_| OpenError::no_column(&column, input))?;
         if *field.data_type() != DataType::Utf8 {
-            return Err(OpenError::unsupported_schema(format!("column {column:?} is of type {}, not text", field.data_type())));
+            return Err(OpenError::unsupported_schema(format!(
+                "column {column:?} is of type {}, not text",
+                field.data_type()
+            )));
         }
         let fields = [
             Field::new(format!("{prefix}browser"), DataType::Utf8, true),
@@ -82,11 +85,12 @@ impl Plugin for ParseUserAgent {
         let column = batch.column(&self.column)?;
         let facts: Vec<Option<Facts>> =
             column.as_string::<i32>().iter().map(|text| text.map(|text| self.look_up(text))).collect();
-        let texts = |pick: fn(&Facts) -> Option<&'static str>| -> ArrayRef {
+        let texts = |pick: fn(&Facts) -> Option<&str>| -> ArrayRef {
             Arc::new(facts.iter().map(|facts| facts.as_ref().and_then(pick)).collect::<StringArray>())
         };
         let bots: BooleanArray = facts.iter().map(|facts| facts.as_ref().map(|facts| facts.is_bot)).collect();
-        let columns: [ArrayRef; 3] = [texts(|facts| facts.browser), texts(|facts| facts.os), Arc::new(bots)];
+        let columns: [ArrayRef; 3] =
+            [texts(|facts| facts.browser.as_deref()), texts(|facts| facts.os.as_deref()), Arc::new(bots)];
         Ok(Output::extend(self.fields.iter().cloned().zip(columns).collect()))
     }
 }
@@ -97,7 +101,7 @@ impl ParseUserAgent {
         if let Some(known) = self.remembered.get(text) {
             return known.clone();
         }
-        let known = |name: &'static str| (name != "UNKNOWN").then_some(name);
+        let known = |name: &str| (name != "UNKNOWN").then(|| name.into());
         let facts = self.parser.parse(text).map_or(Facts { browser: None, os: None, is_bot: false }, |found| Facts {
             browser: known(found.name),
             os: known(found.os),
@@ -122,7 +126,9 @@ mod tests {
     #[test]
     fn browsers_systems_and_bots_are_told_apart() {
         let agents: ArrayRef = Arc::new(StringArray::from(vec![
-            Some("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"),
+            Some(
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+            ),
             Some("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"),
             Some("nonsense"),
             None,
@@ -130,7 +136,9 @@ mod tests {
         let rows = RecordBatch::try_from_iter_with_nullable([("ua", agents, true)]).unwrap();
         let mut harness = Harness::<ParseUserAgent>::open(r#"{"column":"ua"}"#, rows.schema_ref()).unwrap();
         let out = harness.process(&rows).unwrap().batches.remove(0);
-        let text = |column: usize| out.column(column).as_string::<i32>().iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>();
+        let text = |column: usize| {
+            out.column(column).as_string::<i32>().iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
+        };
         assert_eq!(text(1), [Some("Chrome".to_owned()), Some("Googlebot".to_owned()), None, None]);
         assert_eq!(text(2), [Some("Windows 10".to_owned()), None, None, None]);
         assert_eq!(out.column(3).as_boolean().iter().collect::<Vec<_>>(), [Some(false), Some(true), Some(false), None]);

@@ -7,6 +7,9 @@ use arrow_schema::Schema;
 
 use crate::{ProcessError, no_column};
 
+/// Reads columns by their positions; none means all.
+pub(crate) type ReadColumns<'a> = dyn Fn(Option<&[u32]>) -> Result<RecordBatch, ProcessError> + 'a;
+
 /// A batch. Columns are read when they are asked for, once.
 pub struct Batch<'a> {
     /// The schema of all columns.
@@ -14,7 +17,7 @@ pub struct Batch<'a> {
     /// Number of rows.
     rows: usize,
     /// Reads columns by their positions.
-    read: &'a dyn Fn(Option<&[u32]>) -> Result<RecordBatch, ProcessError>,
+    read: &'a ReadColumns<'a>,
     /// Columns that were read.
     known: RefCell<Vec<Option<ArrayRef>>>,
 }
@@ -27,11 +30,7 @@ impl std::fmt::Debug for Batch<'_> {
 
 impl<'a> Batch<'a> {
     /// A batch whose columns come from `read`.
-    pub(crate) fn new(
-        schema: &'a Schema,
-        rows: usize,
-        read: &'a dyn Fn(Option<&[u32]>) -> Result<RecordBatch, ProcessError>,
-    ) -> Self {
+    pub(crate) fn new(schema: &'a Schema, rows: usize, read: &'a ReadColumns<'a>) -> Self {
         Self { schema, rows, read, known: RefCell::new(vec![None; schema.fields().len()]) }
     }
 
@@ -49,10 +48,9 @@ impl<'a> Batch<'a> {
 
     /// One column.
     pub fn column(&self, name: &str) -> Result<ArrayRef, ProcessError> {
-        let position =
-            self.schema.index_of(name).map_err(|_| ProcessError::Failed(no_column(name, self.schema)))?;
+        let position = self.schema.index_of(name).map_err(|_| ProcessError::Failed(no_column(name, self.schema)))?;
         if let Some(Some(known)) = self.known.borrow().get(position) {
-            return Ok(known.clone());
+            return Ok(ArrayRef::clone(known));
         }
         let number = u32::try_from(position).map_err(|error| ProcessError::Failed(error.to_string()))?;
         let column = (self.read)(Some(&[number]))?
@@ -61,7 +59,7 @@ impl<'a> Batch<'a> {
             .cloned()
             .ok_or_else(|| ProcessError::Failed(format!("the host gave no column {name:?}")))?;
         if let Some(slot) = self.known.borrow_mut().get_mut(position) {
-            *slot = Some(column.clone());
+            *slot = Some(ArrayRef::clone(&column));
         }
         Ok(column)
     }

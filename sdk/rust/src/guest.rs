@@ -13,7 +13,15 @@ use bindings::{
 };
 
 /// The generated bindings of the world `plugin`.
-#[allow(missing_docs, unsafe_code, unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code"
+)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -21,7 +29,6 @@ pub mod bindings {
         pub_export_macro: true,
         generate_all,
     });
-    pub use export_plugin_world as export;
 }
 
 /// A plugin that was opened, with what it is given.
@@ -48,7 +55,10 @@ pub fn describe<P: Plugin>(name: &str, version: &str) -> wit::Descriptor {
 }
 
 /// Opens the plugin of this instance.
-pub fn open<P: Plugin>(instance: &mut Option<Instance<P>>, context: wit::OpenContext) -> Result<wit::Opened, wit::Error> {
+pub fn open<P: Plugin>(
+    instance: &mut Option<Instance<P>>,
+    context: wit::OpenContext,
+) -> Result<wit::Opened, wit::Error> {
     std::panic::set_hook(Box::new(|panic| crate::telemetry::log(crate::telemetry::Level::Error, &panic.to_string())));
     let input = read_schema(&context.input_schema)
         .map_err(|error| wit::Error::UnsupportedSchema(format!("the input schema cannot be read: {error}")))?;
@@ -59,7 +69,9 @@ pub fn open<P: Plugin>(instance: &mut Option<Instance<P>>, context: wit::OpenCon
     })?;
     let output_schema = match plugin.output_schema(&input) {
         OutputSchema::Unchanged => None,
-        other => Some(write_schema(&other.resolve(&input)).map_err(|error| wit::Error::UnsupportedSchema(error.to_string()))?),
+        other => Some(
+            write_schema(&other.resolve(&input)).map_err(|error| wit::Error::UnsupportedSchema(error.to_string()))?,
+        ),
     };
     *instance = Some(Instance { plugin, input });
     Ok(wit::Opened { output_schema, attributes: Vec::new() })
@@ -92,24 +104,36 @@ fn answer(output: Output, rows: usize) -> Result<wit::Output, ArrowError> {
     let Output { keep, payload, rejections } = output;
     let payload = match payload {
         Payload::Unchanged => wit::Payload::Unchanged,
-        Payload::Replace(batches) => wit::Payload::Replace(batches.iter().map(write_batch).collect::<Result<Vec<_>, _>>()?),
+        Payload::Replace(batches) => {
+            wit::Payload::Replace(batches.iter().map(write_batch).collect::<Result<Vec<_>, _>>()?)
+        }
         Payload::Extend(columns) => {
             // The interface wants one row for each that lives on.
             let kept = kept_rows(rows, keep.as_ref(), &rejections)?;
             let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
             let arrays = arrays
                 .into_iter()
-                .map(|array| if array.len() == kept.len() && kept.len() != rows || kept.len() == rows { Ok(array) } else { arrow_select::take::take(&array, &kept, None) })
+                .map(|array| {
+                    if array.len() == kept.len() && kept.len() != rows || kept.len() == rows {
+                        Ok(array)
+                    } else {
+                        arrow_select::take::take(&array, &kept, None)
+                    }
+                })
                 .collect::<Result<Vec<_>, _>>()?;
             let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
-            wit::Payload::Extend(write_batch(&RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)?)
+            wit::Payload::Extend(write_batch(&RecordBatch::try_new_with_options(
+                Arc::new(Schema::new(fields)),
+                arrays,
+                &options,
+            )?)?)
         }
     };
     let keep = match keep {
-        None => wit::Selection::All,
-        Some(keep) if keep.true_count() == keep.len() => wit::Selection::All,
-        Some(keep) if keep.true_count() == 0 => wit::Selection::None,
-        Some(keep) => wit::Selection::Bitmap(bitmap(&keep)),
+        None => types::Selection::All,
+        Some(keep) if keep.true_count() == keep.len() => types::Selection::All,
+        Some(keep) if keep.true_count() == 0 => types::Selection::None,
+        Some(keep) => types::Selection::Bitmap(bitmap(&keep)),
     };
     let rejected = rejections
         .into_iter()

@@ -292,7 +292,7 @@ macro_rules! export_plugin {
                 }
             }
 
-            $crate::__private::export!(Exported with_types_in $crate::__private::bindings);
+    $crate::__private::export!(Exported with_types_in $crate::__private::bindings);
         };
     };
 }
@@ -305,8 +305,8 @@ pub mod __private {
         bindings::{
             self, export,
             exports::fs_data_sink::plugin::transform::{
-                Batch as HostBatch, BatchInfo, Descriptor, Error, FlushReason, Guest, OpenContext, Opened, Output as WitOutput,
-                Payload as WitPayload,
+                Batch as HostBatch, BatchInfo, Descriptor, Error, FlushReason, Guest, OpenContext, Opened,
+                Output as WitOutput, Payload as WitPayload,
             },
         },
         {Instance, describe, flush, open, process},

@@ -55,11 +55,14 @@ impl<P: Plugin> Harness<P> {
         let kept = kept_rows(rows.num_rows(), keep.as_ref(), &rejections)?;
         let batches = match payload {
             Payload::Replace(batches) => batches,
-            Payload::Unchanged => vec![self.with_columns(rows, &kept, Vec::new())?],
-            Payload::Extend(columns) => {
-                self.with_columns(rows, &kept, columns.into_iter().map(|(field, array)| (field.name().clone(), array)).collect())
-                    .map(|batch| vec![batch])?
-            }
+            Payload::Unchanged => vec![self.with_columns(rows, &kept, &[])?],
+            Payload::Extend(columns) => self
+                .with_columns(
+                    rows,
+                    &kept,
+                    &columns.into_iter().map(|(field, array)| (field.name().clone(), array)).collect::<Vec<_>>(),
+                )
+                .map(|batch| vec![batch])?,
         };
         Ok(Processed { batches, rejections })
     }
@@ -74,23 +77,24 @@ impl<P: Plugin> Harness<P> {
         &self,
         rows: &RecordBatch,
         kept: &UInt32Array,
-        added: Vec<(String, ArrayRef)>,
+        added: &[(String, ArrayRef)],
     ) -> Result<RecordBatch, ProcessError> {
         let column = |name: &str| -> Result<ArrayRef, ProcessError> {
             let whole = added
                 .iter()
                 .find(|(added, _)| added == name)
-                .map(|(_, array)| array.clone())
+                .map(|(_, array)| ArrayRef::clone(array))
                 .or_else(|| rows.column_by_name(name).cloned())
-                .ok_or_else(|| ProcessError::Failed(format!("the output schema has a column {name:?} that nobody gives")))?;
+                .ok_or_else(|| {
+                    ProcessError::Failed(format!("the output schema has a column {name:?} that nobody gives"))
+                })?;
             // An added column may have a value for each row, or for each row that lives on.
             if whole.len() == kept.len() && whole.len() != rows.num_rows() {
                 return Ok(whole);
             }
             Ok(arrow_select::take::take(&whole, kept, None)?)
         };
-        let columns =
-            self.output.fields().iter().map(|field| column(field.name())).collect::<Result<Vec<_>, _>>()?;
+        let columns = self.output.fields().iter().map(|field| column(field.name())).collect::<Result<Vec<_>, _>>()?;
         Ok(RecordBatch::try_new(Arc::new(self.output.clone()), columns)?)
     }
 }
@@ -102,9 +106,13 @@ pub(crate) fn kept_rows(
     rejections: &[Rejection],
 ) -> Result<UInt32Array, ArrowError> {
     if let Some(keep) = keep.filter(|keep| keep.len() != rows) {
-        return Err(ArrowError::InvalidArgumentError(format!("the selection has {} values for {rows} rows", keep.len())));
+        return Err(ArrowError::InvalidArgumentError(format!(
+            "the selection has {} values for {rows} rows",
+            keep.len()
+        )));
     }
-    let rejected: std::collections::HashSet<u32> = rejections.iter().flat_map(|rejection| rejection.rows.iter().copied()).collect();
+    let rejected: std::collections::HashSet<u32> =
+        rejections.iter().flat_map(|rejection| rejection.rows.iter().copied()).collect();
     let lives = |row: &u32| {
         let selected = keep.is_none_or(|keep| keep.is_valid(*row as usize) && keep.value(*row as usize));
         selected && !rejected.contains(row)

@@ -83,6 +83,7 @@ pub(super) fn metadata_name(column: MetadataColumn) -> Option<&'static str> {
 fn fields(section: &Section<'_>, depth: usize) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     if depth > DEPTH_MAX {
+        let _ = section.node("fields");
         section.fault("fields", format!("types are nested deeper than {DEPTH_MAX}"));
         return fields;
     }

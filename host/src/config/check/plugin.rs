@@ -33,6 +33,9 @@ pub(super) fn read(section: Section<'_>, key: Option<&str>, at: usize, folder: &
     let stem = path.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
     let name = section.text("name").or_else(|| key.map(str::to_owned)).or(stem);
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("plugin-{at}"));
+    if let Some(Err(message)) = path.as_deref().map(look_at) {
+        section.fault("path", format!("plugin {name}: {message}"));
+    }
     let sha256 = section.get("sha256", sha256);
     let config_json = section.node("config").map_or_else(|| serde_json::json!({}), Node::to_json).to_string();
     if let Some(grants) = section.node("grants")
@@ -52,15 +55,11 @@ pub(super) fn read(section: Section<'_>, key: Option<&str>, at: usize, folder: &
     Some((place, config))
 }
 
-/// The component's file, which has to be there and to look like one.
+/// The component's file.
 fn path(section: &Section<'_>, folder: &Path) -> Option<PathBuf> {
     let text = section.required_text("path", "the component's file")?;
     let place = section.node("path").map_or_else(|| section.place(), |node| &node.place);
-    let path = Section::resolve(place, folder, &text);
-    if let Err(message) = look_at(&path) {
-        section.fault("path", message);
-    }
-    Some(path)
+    Some(Section::resolve(place, folder, &text))
 }
 
 /// Whether a file looks like a component; what is in it the engine judges.

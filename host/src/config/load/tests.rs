@@ -351,10 +351,10 @@ fn faults_of_plugins_are_told_at_their_lines() {
     let message = load_paths(folder.path(), &["orders.yaml"], &[], &[]).unwrap_err();
     let own = "orders.yaml:";
     let expected = [
-        (4, "plugins[0].path: the file missing.wasm does not exist"),
-        (5, "plugins[1].path: the file core.wasm is a core module; expected a component, as `wasm-tools component new` or the \
+        (4, "plugins[0].path: plugin missing: the file missing.wasm does not exist"),
+        (5, "plugins[1].path: plugin core: the file core.wasm is a core module; expected a component, as `wasm-tools component new` or the \
              target wasm32-wasip2 makes"),
-        (6, "plugins[2].path: the file text.wasm is not WebAssembly; expected a component"),
+        (6, "plugins[2].path: plugin text: the file text.wasm is not WebAssembly; expected a component"),
         (7, "plugins[3].sha256: expected 64 hexadecimal digits, found \"abc\""),
         (8, "plugins[4].grants: this version does not serve grants yet: a plugin gets nothing but its rows; leave it out"),
         (9, "plugins: a second plugin is called \"b\"; give each a `name` of its own"),
@@ -368,10 +368,7 @@ fn faults_of_plugins_are_told_at_their_lines() {
     ]
     .map(|(line, text)| format!("{own}{line}: {text}"));
     let mut expected = expected.to_vec();
-    expected.push(format!(
-        "{own}13: plugins[9].path: {}/. is a folder; expected a component's file",
-        folder.path().display()
-    ));
+    expected.push(format!("{own}13: plugins[9].path: plugin e: . is a folder; expected a component's file"));
     assert_eq!(message.lines().collect::<Vec<_>>(), expected);
 }
 
@@ -570,18 +567,15 @@ fn flags_go_over_the_environment_and_the_environment_over_the_file() {
         load_text(RIGHT, &[("SOURCE_TYPE", "pigeon")], &[]).unwrap_err(),
         "environment variable SOURCE_TYPE: source.type: expected one of kafka, file, found \"pigeon\""
     );
-    assert_eq!(
-        load_text(RIGHT, &[], &[("pipeline.memroy", "1"), ("sink.base_path.x", "1"), ("sink.partition_by", "[a")])
-            .unwrap_err()
-            .lines()
-            .map(|line| line.split(": this is not YAML").next().unwrap())
-            .collect::<Vec<_>>(),
-        [
-            "--set sink.partition_by:1",
-            "--set pipeline.memroy: pipeline.memroy: unknown key; did you mean `memory`?",
-            "--set sink.base_path.x: sink.base_path.x: `x` is asked of one value, which has no keys",
-        ]
-    );
+    let flags = [("pipeline.memroy", "1"), ("sink.base_path.x", "1"), ("sink.partition_by", "[a")];
+    let message = load_text(RIGHT, &[], &flags).unwrap_err();
+    let lines: Vec<_> = message.lines().collect();
+    assert!(lines[0].starts_with("--set sink.partition_by:") && lines[0].contains("this is not YAML"), "{message}");
+    let expected = [
+        "--set pipeline.memroy: pipeline.memroy: unknown key; did you mean `memory`?",
+        "--set sink.base_path.x: sink.base_path.x: `x` is asked of one value, which has no keys",
+    ];
+    assert_eq!(lines[1..], expected);
     // A path in a flag begins where the flag was typed.
     let config = load_text(RIGHT, &[], &[("sink.base_path", "elsewhere")]).unwrap();
     assert!(matches!(&sink(&config).kind, SinkKind::Local(local) if local.base_path == Path::new("elsewhere")));

@@ -118,6 +118,9 @@ impl Listener {
     /// Takes note of an error.
     pub(super) fn hear(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         if let Some(advice) = code.and_then(for_a_person) {
             let message = format!("{advice}: {reason}");
             self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);

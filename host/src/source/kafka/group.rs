@@ -159,9 +159,13 @@ impl Group {
 
     /// Partitions are being taken away: everything read of them goes to the lane, and the lane commits it.
     fn give_away(&self, partitions: Vec<SourcePartition>, is_lost: bool) {
+        if self.is_closed() {
+            // The lane has committed what it wanted and is gone: nobody would answer.
+            self.disown(&partitions);
+            return;
+        }
         let deadline = Instant::now() + REVOKE_WAIT;
-        let batches: Vec<_> =
-            self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
+        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
         for batch in batches {
             self.send_until(batch, deadline);
         }
@@ -176,6 +180,9 @@ impl Group {
         let waiting = Instant::now();
         if self.send_until(SourceEvent::Revoked { partitions: partitions.clone(), release }, deadline) {
             while let Err(oneshot::error::TryRecvError::Empty) = released.try_recv() {
+                if self.is_closed() {
+                    break;
+                }
                 if Instant::now() >= deadline {
                     tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane,
                         "the lane could not commit before its partitions went; their last rows may come twice");

@@ -144,13 +144,12 @@ impl Poller {
         // Two holds of the consumer, so that the record does not borrow `self`.
         let consumer = Arc::clone(&self.consumer);
         match consumer.poll(POLL_WAIT) {
-            None => Ok(false),
+            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Ok(message)) => {
                 append(&self.group, &message);
                 self.began.get_or_insert_with(Instant::now);
                 Ok(true)
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Err(error)) => self.heard(&error).map(|()| false),
         }
     }
@@ -169,7 +168,7 @@ impl Poller {
         if is_old {
             self.send_all()?;
         } else if self.is_any_full() {
-            self.send_if(|builder, rows_max| builder.is_full(rows_max))?;
+            self.send_if(super::super::envelope::EnvelopeBuilder::is_full)?;
         }
         if self.context.run.until_end && self.is_at_end() {
             self.send_all()?;
@@ -288,7 +287,9 @@ impl Poller {
     fn heard(&self, error: &KafkaError) -> Result<(), PipelineError> {
         let code = error.rdkafka_error_code();
         match code {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => self.tell_missing_topics(),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                self.tell_missing_topics();
+            }
             Some(code) => {
                 if let Some(advice) = client::for_a_person(code) {
                     return Err(PipelineError::stop(format!("Kafka: {advice}")).because(error.clone()));
@@ -306,7 +307,9 @@ impl Poller {
         let Some(suppressed) = self.missing_topic.allow() else { return };
         let Ok(metadata) = self.consumer.fetch_metadata(None, METADATA_TIMEOUT) else { return };
         let known: Vec<&str> = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name).collect();
-        for topic in self.kafka.topics.iter().filter(|topic| !topic.starts_with('^') && !known.contains(&topic.as_str())) {
+        for topic in
+            self.kafka.topics.iter().filter(|topic| !topic.starts_with('^') && !known.contains(&topic.as_str()))
+        {
             tracing::warn!(
                 pipeline = %self.context.pipeline, topic, servers = self.kafka.bootstrap_servers.join(","), suppressed,
                 "the topic does not exist (yet): waiting for it"
@@ -326,8 +329,7 @@ impl Poller {
         let owned = self.group.owned();
         for partition in &owned {
             if !self.ends.knows(partition) {
-                let answer =
-                    self.consumer.fetch_watermarks(&partition.topic, partition.partition, METADATA_TIMEOUT);
+                let answer = self.consumer.fetch_watermarks(&partition.topic, partition.partition, METADATA_TIMEOUT);
                 match answer {
                     Ok((low, high)) => self.ends.set_end(partition.clone(), low, high),
                     Err(error) => {

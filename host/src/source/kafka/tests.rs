@@ -1,1 +1,170 @@
-//! Tests over the mock cluster of librdkafka.
+//! Over librdkafka's mock cluster: the real protocol in this process.
+
+use std::{sync::atomic::AtomicI64, time::Instant};
+
+use rdkafka::{
+    mocking::MockCluster,
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+
+use super::{super::SourceEvent, *};
+use crate::{
+    checkpoint::SourcePartition,
+    config::{Delivery, ErrorHandling, RunConfig, SourceKind},
+    memory::MemoryBudget,
+    source,
+    telemetry::metrics::Metrics,
+};
+
+/// A cluster with records in four partitions of the topic `orders`.
+fn cluster(records: usize) -> MockCluster<'static, rdkafka::producer::DefaultProducerContext> {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("orders", 4, 1).unwrap();
+    produce(&cluster.bootstrap_servers(), records);
+    cluster
+}
+
+/// Sends numbered records.
+fn produce(servers: &str, records: usize) {
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    for number in 0..records {
+        let text = number.to_string();
+        let partition = i32::try_from(number % 4).unwrap();
+        producer
+            .send(BaseRecord::<str, str>::to("orders").partition(partition).payload(&text))
+            .map_err(|(error, _)| error)
+            .unwrap();
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+/// A lane that reads to the end, or for ever.
+fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
+    let kafka = KafkaConfig {
+        bootstrap_servers: vec![servers.to_owned()],
+        topics: vec!["orders".to_owned()],
+        group_id: "lake".to_owned(),
+        // The mock cluster lets a group wait this long when its members change.
+        extra_config: vec![("session.timeout.ms".to_owned(), crate::config::Secret::new("6000"))],
+    };
+    let config =
+        SourceConfig { kind: SourceKind::Kafka(kafka), batch_rows_max: 100, batch_timeout: Duration::from_millis(50) };
+    let run = RunConfig {
+        delivery: Delivery::AtLeastOnce,
+        commit_interval: Duration::from_secs(60),
+        commit_interval_batches: None,
+        target_file_size_bytes: 1 << 27,
+        open_files_max: 10,
+        memory_bytes: 64 << 20,
+        lanes: None,
+        error_handling: ErrorHandling::Log,
+        batches_max: None,
+        until_end,
+        shutdown_timeout: Duration::from_secs(1),
+    };
+    let context = LaneContext {
+        pipeline: "orders".into(),
+        lane,
+        lanes: 2,
+        run,
+        budget: MemoryBudget::new(64 << 20),
+        metrics: Metrics::detached(),
+        batches_left: Arc::new(AtomicI64::new(i64::MAX)),
+    };
+    source::start(&config, context).unwrap()
+}
+
+/// What a lane would do: collects values, commits what it has when partitions go and at the end. Ends with the source,
+/// or once `enough` records have come.
+async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
+    let (mut found, mut delta) = (Vec::new(), CheckpointDelta::default());
+    while found.len() < enough {
+        let event =
+            tokio::time::timeout(Duration::from_secs(30), stream.events.recv()).await.expect("the source is silent");
+        match event.expect("the source is gone") {
+            SourceEvent::Batch(batch) => {
+                for row in 0..batch.envelope.len() {
+                    found.push(String::from_utf8(batch.envelope.record(row).unwrap().value.unwrap()).unwrap());
+                }
+                delta.merge(&batch.delta).unwrap();
+            }
+            SourceEvent::Revoked { release, .. } => {
+                stream.control.committed(std::mem::take(&mut delta)).await.unwrap();
+                let _ = release.send(());
+            }
+            SourceEvent::Lost { .. } => delta = CheckpointDelta::default(),
+            SourceEvent::End => break,
+            SourceEvent::Failed(error) => panic!("{}", error.full_message()),
+        }
+    }
+    stream.control.committed(delta).await.unwrap();
+    found
+}
+
+/// Scenario: a bounded read, then a second one after more records came.
+/// Guarantees: each record once; the second read begins where the first one was committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_read_ends_and_a_restart_goes_on_from_the_committed_offsets() {
+    let cluster = cluster(1_000);
+    let servers = cluster.bootstrap_servers();
+    let mut stream = start(&servers, 0, true);
+    let first = read(&mut stream, usize::MAX).await;
+    stream.control.close().await;
+    assert_eq!(first.len(), 1_000);
+    produce(&servers, 8);
+    let mut stream = start(&servers, 0, true);
+    let mut second = read(&mut stream, usize::MAX).await;
+    stream.control.close().await;
+    second.sort();
+    assert_eq!(second, (0..8).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+/// Scenario: a second lane joins while the first one reads, so partitions move.
+/// Guarantees: no record is lost; the first lane's commit is done before its partitions go, so none comes twice; and
+/// nobody waits for a deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_move_after_a_commit() {
+    let cluster = cluster(1_000);
+    let servers = cluster.bootstrap_servers();
+    let mut first = start(&servers, 0, false);
+    let mut found = read(&mut first, 1_000).await;
+    let began = Instant::now();
+    let mut second = start(&servers, 1, true);
+    let moved = tokio::spawn(async move {
+        let found = read(&mut second, usize::MAX).await;
+        (found, second)
+    });
+    let stop = first.control.clone();
+    let keeps = tokio::spawn(async move {
+        let found = read(&mut first, usize::MAX).await;
+        (found, first)
+    });
+    let (more, second) = moved.await.unwrap();
+    stop.stop();
+    let (rest, first) = keeps.await.unwrap();
+    second.control.close().await;
+    first.control.close().await;
+    assert!(began.elapsed() < Duration::from_secs(30), "somebody waited for a deadline: {:?}", began.elapsed());
+    found.extend(more);
+    found.extend(rest);
+    assert_eq!(found.len(), 1_000);
+}
+
+/// Guarantees: a cluster that is not there and a topic that is not there are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_names_what_is_not_there() {
+    let cluster = cluster(0);
+    let mut kafka = KafkaConfig {
+        bootstrap_servers: vec![cluster.bootstrap_servers()],
+        topics: vec!["orders".to_owned()],
+        group_id: "lake".to_owned(),
+        extra_config: Vec::new(),
+    };
+    check(kafka.clone()).await.unwrap();
+    kafka.topics = vec!["oders".to_owned()];
+    let error = check(kafka).await.unwrap_err().to_string();
+    assert!(error.starts_with("source.topics: the topic \"oders\" does not exist on 127.0.0.1:"), "{error}");
+    assert!(error.ends_with("there are: orders"), "{error}");
+    assert_eq!(SourcePartition::new("orders", 1).to_string(), "orders[1]");
+}

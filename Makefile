@@ -1,0 +1,55 @@
+# Everything that is built lies in one cache outside the checkout, so that a second clone starts warm.
+FS_DATA_SINK_CACHE ?= $(HOME)/.cache/fs-data-sink
+CARGO_TARGET_DIR ?= $(FS_DATA_SINK_CACHE)/target
+export FS_DATA_SINK_CACHE CARGO_TARGET_DIR
+
+# Every cargo command of `make test` names the whole workspace in one profile: another selection of packages would select
+# other features of what they stand on, and build it again.
+WORKSPACE := --locked --workspace
+
+.PHONY: help demo plugins test check unit e2e bench fmt lint clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+demo: plugins ## Watch 200,000 records go through Kafka's protocol and two plugins into Parquet, in demo-lake/
+	cargo build --locked --release --package fs-data-sink
+	$(CARGO_TARGET_DIR)/release/fs-data-sink demo
+
+plugins: ## Build the example plugins into plugins/dist/
+	tests/setup.sh build
+	plugins/build.sh
+
+test: check unit e2e ## Formatting, clippy, unit tests, plugin tests, and end-to-end tests with real servers
+	@echo "make test: all passed"
+
+# The machine first: what is missing should be said before half an hour of compiling.
+check:
+	tests/setup.sh
+	cargo fmt --all --check
+	plugins/build.sh
+	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
+
+unit: ## Only the tests that need no server
+	cargo test $(WORKSPACE) --lib --bins --test architecture --test plugin_hostile
+	cargo test $(WORKSPACE) --doc
+
+# Two at a time: a scenario has up to three processes of its own.
+e2e: ## Only the end-to-end tests; e2e T=kill runs those with that name
+	tests/setup.sh
+	RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 $(T)
+
+bench: plugins ## Measure the release build: decode, Parquet, plugins, and Kafka to S3
+	tests/setup.sh
+	cargo build --locked --release --package fs-data-sink
+	cargo run --locked --release --package fs-data-sink-tests --bin bench
+
+fmt: ## Format all sources
+	cargo fmt --all
+
+lint: ## Formatting and clippy, with warnings denied
+	cargo fmt --all --check
+	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
+
+clean: ## Remove what was built; servers and readers stay in the cache
+	rm -rf demo-lake plugins/dist $(CARGO_TARGET_DIR)

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Makes a machine ready for `make test`: names or installs the tools that are missing, and fetches the servers and the
+# readers of the end-to-end tests into ${FS_DATA_SINK_CACHE:-~/.cache/fs-data-sink}. Does nothing where all is there.
+#
+#   tests/setup.sh            everything
+#   tests/setup.sh build      only the tools that a build needs
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${FS_DATA_SINK_CACHE:-$HOME/.cache/fs-data-sink}
+what=${1:-all}
+
+# What is missing, as Debian packages: installed where we are root and apt is there, else named in one message.
+missing=()
+need() { # a command that works, the Debian package that has it
+  local package=$1; shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+java_is_new_enough() {
+  local version
+  version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -1)
+  [ "${version:-0}" -ge 17 ]
+}
+look() {
+  missing=()
+  need gcc cc --version
+  need g++ c++ --version        # librdkafka's configure asks for it
+  need make make --version
+  need perl perl -MFindBin -MIPC::Cmd -e 1     # OpenSSL's configure
+  [ "$what" = build ] && return 0
+  need openjdk-17-jre-headless java_is_new_enough
+  need maven mvn --version
+  need python3-venv python3 -c 'import venv, ensurepip'
+}
+
+look
+if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "setup: installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/tmp/fs-data-sink-apt.$$ 2>&1 \
+    || tail -5 /tmp/fs-data-sink-apt.$$ >&2
+  rm -f /tmp/fs-data-sink-apt.$$
+  hash -r
+  look
+fi
+command -v cargo >/dev/null || missing+=("Rust (https://rustup.rs)")
+if [ ${#missing[@]} -gt 0 ]; then
+  {
+    echo "setup: this machine lacks: ${missing[*]}"
+    echo "setup: on Debian or Ubuntu, as root: apt-get install ${missing[*]}"
+    echo "setup: elsewhere install what corresponds (Java 17 or newer, Maven, Python 3.10 or newer with venv,"
+    echo "setup: C and C++ compilers, make, perl), then start again."
+  } >&2
+  exit 1
+fi
+[ "$what" = build ] && exit 0
+
+# A piece is fetched again only when its description changed; a piece that was left half done is not taken for whole.
+piece() { # name, file that describes it, function that fills the folder given to it
+  local name=$1 description=$2 fill=$3 stamp folder log
+  stamp=$(cksum <"$description" | tr ' ' '-')
+  folder=$cache/$name
+  [ -e "$folder/.complete-$stamp" ] && return 0
+  echo "setup: fetching $name"
+  mkdir -p "$cache"
+  rm -rf "$folder"
+  log=$cache/$name.log
+  if ! "$fill" "$folder" "$description" >"$log" 2>&1; then
+    tail -20 "$log" >&2
+    echo "setup: $name could not be fetched; the whole output is in $log. Is the network there? Then start again." >&2
+    exit 1
+  fi
+  touch "$folder/.complete-$stamp"
+}
+fill_kafka() {
+  mkdir -p "$1"
+  cp "$2" "$1/pom.xml"
+  (cd "$1" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime)
+}
+fill_python() {
+  python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+}
+
+# Side by side with another `make test` on this machine: one fetches, the other waits.
+mkdir -p "$cache"
+exec 9>"$cache/setup.lock"
+flock 9
+[ -n "${KAFKA_BOOTSTRAP_SERVERS:-}" ] && echo "setup: tests use Kafka at $KAFKA_BOOTSTRAP_SERVERS (those that stop a broker start their own)"
+[ -n "${S3_ENDPOINT_URL:-}" ] && echo "setup: tests use S3 at $S3_ENDPOINT_URL"
+piece kafka "$here/kafka-pom.xml" fill_kafka
+"$cache/python/bin/python" -c '' 2>/dev/null || rm -rf "$cache/python"     # its interpreter may be gone
+piece python "$here/python/requirements.txt" fill_python

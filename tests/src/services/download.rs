@@ -1,0 +1,27 @@
+//! What `tests/setup.sh` fetched, found again; a missing piece is named with the command that fetches it.
+
+use std::path::PathBuf;
+
+use super::cache_folder;
+
+/// The folder with Kafka's jars.
+pub fn kafka_jars() -> anyhow::Result<PathBuf> {
+    piece("kafka/libs")
+}
+
+/// The Python that has DuckDB, pyarrow and a YAML parser.
+pub fn python() -> anyhow::Result<PathBuf> {
+    piece("python/bin/python")
+}
+
+/// SeaweedFS.
+pub fn weed() -> anyhow::Result<PathBuf> {
+    piece("python/bin/weed")
+}
+
+/// A path in the cache that exists.
+fn piece(name: &str) -> anyhow::Result<PathBuf> {
+    let path = cache_folder()?.join(name);
+    anyhow::ensure!(path.exists(), "{} is missing: run tests/setup.sh", path.display());
+    Ok(path)
+}

@@ -1,0 +1,16 @@
+//! The real binary against real servers, one module a scenario.
+//!
+//! Servers are started once and shared; a scenario has topics, groups and prefixes of its own. Those that stop a broker
+//! start their own. Each test says what it does and what that guarantees.
+
+mod examples;
+mod files;
+mod group;
+mod hostile;
+mod kill;
+mod outage;
+mod servers;
+mod shared;
+mod telemetry;
+mod whole_path;
+mod wrong;
