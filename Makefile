@@ -35,14 +35,15 @@ unit: ## Only the tests that need no server
 	cargo test $(WORKSPACE) --doc
 
 # Two at a time: a scenario has up to three processes of its own.
-e2e: ## Only the end-to-end tests; e2e T=kill runs those with that name
+e2e: ## Only the end-to-end tests; `make e2e T=kill` only those of that name
 	tests/setup.sh
+	cargo build $(WORKSPACE) --bins
 	RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 $(T)
 
 bench: plugins ## Measure the release build: decode, Parquet, plugins, and Kafka to S3
 	tests/setup.sh
 	cargo build --locked --release --package fs-data-sink
-	cargo run --locked --release --package fs-data-sink-tests --bin bench
+	FS_DATA_SINK_BIN=$(CARGO_TARGET_DIR)/release/fs-data-sink cargo run --locked --release --package fs-data-sink-tests --bin bench
 
 fmt: ## Format all sources
 	cargo fmt --all

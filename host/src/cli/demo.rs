@@ -37,7 +37,10 @@ use crate::{
 const TOPIC: &str = "shop-events";
 
 /// Its partitions.
-const PARTITIONS: i32 = 4;
+const PARTITIONS: i32 = 8;
+
+/// The mock cluster keeps 5 MiB a partition; so many events fit, compressed, with room to spare.
+const RECORDS_MAX: u64 = 400_000;
 
 /// Marks a folder as ours, so that the next demo may remove it.
 const MARKER: &str = ".fs-data-sink-demo";
@@ -48,8 +51,8 @@ const MALFORMED_EVERY: u64 = 500;
 /// What `demo` takes.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
-    /// How many events.
-    #[arg(long, default_value_t = 200_000)]
+    /// How many events, at most 400,000: more do not fit the embedded Kafka.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=RECORDS_MAX))]
     records: u64,
     /// The folder that is written; one of an earlier demo is replaced.
     #[arg(long, default_value = "demo-lake")]
@@ -90,6 +93,13 @@ fn run(arguments: DemoArguments) -> Result<(), PipelineError> {
     let seconds = began.elapsed().as_secs_f64();
     runtimes.compute.shutdown_background();
     runtimes.io.shutdown_background();
+    drop(cluster);
+    if summary.records_read < records {
+        return Err(PipelineError::stop(format!(
+            "the embedded Kafka kept only {} of {records} events; try --records with fewer",
+            summary.records_read
+        )));
+    }
     answer(&table(&summary, seconds, &output));
     Ok(())
 }
@@ -118,6 +128,7 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("linger.ms", "20")
+        .set("compression.type", "zstd")
         .set("batch.num.messages", "10000")
         .set("queue.buffering.max.messages", "1000000")
         .create()

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | integer | int8..int64, uint8..uint64 | the value; outside the type's range refused `number-out-of-range` |
 //! | integer | float | the nearest float if declared; in an inferred column refused if it is not exact |
+//! | `-0.0` | float | `0.0`: the parser drops the sign |
 //! | integer | declared timestamp | counts in the column's unit since 1970 |
 //! | number with fraction or exponent | integer | refused `wrong-type`, also for `1.0` |
 //! | number or text of a number | decimal | exact from its digits, or refused `precision-loss`, `number-out-of-range` |

@@ -411,6 +411,11 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        // The parser gives `-0` as a float.
+        if value == 0.0 && matches!(self.column.values, Values::Int(..) | Values::UInt64(_)) && value.is_sign_negative()
+        {
+            return self.push_integer(0);
+        }
         let Self { column, reading } = self;
         let Values::Float(values, _) = &mut column.values else {
             // The parser gives integers beyond 64 bits as floats.

@@ -10,6 +10,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+use tracing::Instrument as _;
 
 use super::totals::{self, Totals};
 use crate::{batch::ClosedGeneration, commit::Committer, error::PipelineError, source::SourceControl};
@@ -95,8 +96,9 @@ async fn commit_in_order(
 ) -> Result<(), PipelineError> {
     while let Some((generation, done)) = requests.recv().await {
         let (files, bytes, rows) = totals::size(&generation);
-        let delta = committer.commit(generation).await?;
-        source.committed(delta).await?;
+        let span = tracing::info_span!("commit", generation = generation.sequence, files, rows, bytes);
+        let delta = committer.commit(generation).instrument(span).await?;
+        source.committed(delta).instrument(tracing::info_span!("commit_offsets")).await?;
         totals.committed(files, bytes, rows);
         // The lane may have stopped waiting; the commit counts all the same.
         let _ = done.send(());

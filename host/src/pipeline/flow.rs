@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
+use tracing::Instrument as _;
 
 use super::Shared;
 use crate::{
@@ -60,7 +61,7 @@ impl Flow {
 
     /// Takes a batch through all stages.
     pub(super) async fn process(&mut self, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
-        let decoded = self.decoder.decode(&raw.envelope);
+        let decoded = tracing::info_span!("decode").in_scope(|| self.decoder.decode(&raw.envelope));
         let mut output = FlowOutput::default();
         for rejection in decoded.rejected {
             output.dead_letters.extend(raw.envelope.dead_letters(&rejection));
@@ -71,8 +72,8 @@ impl Flow {
                 self.reopen(Arc::clone(batch.rows.schema_ref()), &mut output).await?;
             }
             if let Some(open) = &mut self.chain {
-                let answered = open.chain.process(batch).await?;
-                self.collect(answered, &mut output)?;
+                let answered = open.chain.process(batch).instrument(tracing::info_span!("plugins")).await?;
+                tracing::info_span!("partition").in_scope(|| self.collect(answered, &mut output))?;
             }
         }
         Ok(output)

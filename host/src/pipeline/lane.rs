@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput};
 use crate::{
@@ -105,7 +106,11 @@ impl Lane {
         let mut draining = false;
         loop {
             match self.next(stream, stop, draining).await {
-                Next::Event(Some(SourceEvent::Batch(raw))) => self.process(raw).await?,
+                Next::Event(Some(SourceEvent::Batch(raw))) => {
+                    let span = tracing::info_span!("batch", pipeline = %self.shared.config.name, lane = self.number,
+                        dataset = %raw.dataset, records = raw.envelope.len());
+                    self.process(raw).instrument(span).await?;
+                }
                 Next::Event(Some(SourceEvent::Revoked { release, partitions })) => {
                     tracing::info!(pipeline = %self.shared.config.name, lane = self.number, partitions = partitions.len(),
                         "partitions are taken away: committing what was read of them");
@@ -153,7 +158,7 @@ impl Lane {
         }
         let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
         let output = flow.process(&raw).await?;
-        self.take_output(&raw.dataset, output).await?;
+        self.take_output(&raw.dataset, output).instrument(tracing::info_span!("write")).await?;
         self.generation.cover(&raw.delta)?;
         drop(raw);
         self.shared.metrics.memory_in_flight(self.shared.budget.used_bytes() as u64);

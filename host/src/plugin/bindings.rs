@@ -10,5 +10,5 @@ wasmtime::component::bindgen!({
     with: { "fs-data-sink:plugin/batches.batch": crate::plugin::batches::BatchResource },
 });
 
-pub(super) use fs_data_sink::plugin::{batches, metrics, types};
+pub(super) use self::fs_data_sink::plugin::{batches, metrics, types};
 pub(super) use wasi::{config::store as config_store, logging::logging};

@@ -11,6 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
@@ -28,6 +29,9 @@ use crate::{
 
 /// Longest line: what is longer is hardly a record, and would fill the memory.
 const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Lines of standard input that may wait: a batch's worth, so that reading goes on while one is built.
+const LINES_WAITING_MAX: usize = 8_192;
 
 /// How often a waiting reader looks up.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -127,12 +131,22 @@ impl Reader {
     /// Reads every file to its end.
     fn read_all(&mut self, files: &[String]) -> Result<(), PipelineError> {
         for file in files {
-            let open =
+            let failed =
                 |error: std::io::Error| PipelineError::stop(format!("{file}: the file cannot be read")).because(error);
             let go_on = if file == "-" {
-                self.read(file, std::io::stdin().lock())?
+                let lines = lines_of_standard_input().map_err(failed)?;
+                let wait = self.batch_timeout;
+                self.read(file, |line| match lines.recv_timeout(wait) {
+                    Ok(next) => {
+                        *line = next?;
+                        Ok(Line::Read)
+                    }
+                    Err(RecvTimeoutError::Timeout) => Ok(Line::NoneYet),
+                    Err(RecvTimeoutError::Disconnected) => Ok(Line::End),
+                })?
             } else {
-                self.read(file, BufReader::with_capacity(1 << 20, File::open(file).map_err(open)?))?
+                let mut input = BufReader::with_capacity(1 << 20, File::open(file).map_err(failed)?);
+                self.read(file, |line| next_line(&mut input, line))?
             };
             if !go_on {
                 break;
@@ -142,37 +156,52 @@ impl Reader {
     }
 
     /// Reads one file; `false` when the lane wants no more.
-    fn read(&mut self, file: &str, mut lines: impl BufRead) -> Result<bool, PipelineError> {
+    fn read(
+        &mut self,
+        file: &str,
+        mut next: impl FnMut(&mut Vec<u8>) -> std::io::Result<Line>,
+    ) -> Result<bool, PipelineError> {
         let mut builder = EnvelopeBuilder::new(file.into(), Arc::clone(&self.context.pipeline));
-        let (mut line, mut began) = (Vec::new(), Instant::now());
-        for number in 0i64.. {
-            line.clear();
-            let read = (&mut lines).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
-            let length = read.map_err(|error| {
+        let (mut line, mut number, mut began) = (Vec::new(), 0i64, Instant::now());
+        loop {
+            let answer = next(&mut line).map_err(|error| {
                 PipelineError::stop(format!("{file}: line {}: the file cannot be read", number + 1)).because(error)
             })?;
-            if length == 0 {
-                break;
+            match answer {
+                Line::End => break,
+                Line::NoneYet => {}
+                Line::Read if line.len() as u64 > LINE_BYTES_MAX => {
+                    return Err(PipelineError::stop(format!(
+                        "{file}: line {} is longer than {} MiB: is this newline-delimited JSON?",
+                        number + 1,
+                        LINE_BYTES_MAX >> 20
+                    )));
+                }
+                Line::Read => {
+                    let value = trimmed(&line);
+                    if value.is_empty() {
+                        builder.cover(0, number, number + 1);
+                    } else {
+                        builder.push(Record {
+                            partition: 0,
+                            offset: number,
+                            timestamp_ms: None,
+                            key: None,
+                            value: Some(value),
+                        });
+                    }
+                    number += 1;
+                }
             }
-            if length as u64 > LINE_BYTES_MAX {
-                return Err(PipelineError::stop(format!(
-                    "{file}: line {} is longer than {} MiB: is this newline-delimited JSON?",
-                    number + 1,
-                    LINE_BYTES_MAX >> 20
-                )));
-            }
-            let value = trimmed(&line);
-            if value.is_empty() {
-                builder.cover(0, number, number + 1);
-            } else {
-                let record = Record { partition: 0, offset: number, timestamp_ms: None, key: None, value: Some(value) };
-                builder.push(record);
-            }
-            if builder.is_full(self.rows_max) || began.elapsed() >= self.batch_timeout {
+            let is_due = builder.is_full(self.rows_max) || began.elapsed() >= self.batch_timeout;
+            if is_due && !builder.is_empty() {
                 if !self.send(&mut builder)? {
                     return Ok(false);
                 }
                 began = Instant::now();
+            }
+            if self.control.is_stopped() {
+                return Ok(false);
             }
         }
         if builder.is_empty() { Ok(true) } else { self.send(&mut builder) }
@@ -193,6 +222,44 @@ impl Reader {
         let batch = builder.finish(&self.context.budget)?;
         Ok(self.sender.blocking_send(SourceEvent::Batch(batch)).is_ok())
     }
+}
+
+/// What a look for the next line gave.
+enum Line {
+    /// One.
+    Read,
+    /// None so far; more may come.
+    NoneYet,
+    /// No more.
+    End,
+}
+
+/// The next line of a file, at most one byte longer than is allowed.
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<Line> {
+    line.clear();
+    let length = input.take(LINE_BYTES_MAX + 1).read_until(b'\n', line)?;
+    Ok(if length == 0 { Line::End } else { Line::Read })
+}
+
+/// Standard input, read on a thread of its own: it may pause for ever, and a batch that is not full goes on all the same.
+fn lines_of_standard_input() -> std::io::Result<Receiver<std::io::Result<Vec<u8>>>> {
+    let (sender, lines) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut input = std::io::stdin().lock();
+        loop {
+            let mut line = Vec::new();
+            let next = match next_line(&mut input, &mut line) {
+                Ok(Line::Read) => Ok(line),
+                Ok(_) => break,
+                Err(error) => Err(error),
+            };
+            let failed = next.is_err();
+            if sender.send(next).is_err() || failed {
+                break;
+            }
+        }
+    })?;
+    Ok(lines)
 }
 
 /// A line without its end.

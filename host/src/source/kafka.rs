@@ -7,7 +7,11 @@
 //! What the lane must do: commit and release on [`SourceEvent::Revoked`]; on [`SourceEvent::Lost`] end its
 //! generation before it takes another batch, since the partition may come back at an earlier offset.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -33,6 +37,9 @@ use group::{Group, Member};
 /// How long `validate --connect` waits for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Tries of a commit that the broker did not answer well; then the rows may come again, which is better than stopping.
 const COMMIT_TRIES: u32 = 5;
 
@@ -46,6 +53,8 @@ pub(super) struct KafkaControl {
     consumer: Arc<BaseConsumer<Member>>,
     /// What is known of the group.
     group: Arc<Group>,
+    /// The poll thread, until somebody waits for its end.
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl std::fmt::Debug for KafkaControl {
@@ -71,13 +80,13 @@ pub(super) fn start(
         PipelineError::stop(format!("source.topics: cannot subscribe to {topics:?}")).because(error)
     })?;
     let consumer = Arc::new(consumer);
-    let control = KafkaControl { consumer: Arc::clone(&consumer), group: Arc::clone(&group) };
     let name = format!("kafka-{}", context.lane);
-    let poller = poll::Poller::new(consumer, group, kafka.clone(), config, context);
-    std::thread::Builder::new()
+    let poller = poll::Poller::new(Arc::clone(&consumer), Arc::clone(&group), kafka.clone(), config, context);
+    let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || poller.run())
         .map_err(|error| PipelineError::stop("cannot start a thread for the Kafka consumer").because(error))?;
+    let control = KafkaControl { consumer, group, thread: Arc::new(Mutex::new(Some(thread))) };
     Ok(SourceStream { events, control: SourceControl(Control::Kafka(control)) })
 }
 
@@ -96,12 +105,19 @@ impl KafkaControl {
         self.group.stop();
     }
 
-    /// Leaves the group: the consumer is dropped once nobody holds it.
+    /// Leaves the group, so that the others need not wait for the session to expire; gives up after a while.
     pub(super) async fn close(self) {
         self.group.close();
-        let Self { consumer, group: _ } = self;
-        // Dropping the last hold waits for the broker, within librdkafka's limits.
-        let _ = tokio::task::spawn_blocking(move || drop(consumer)).await;
+        let Self { consumer, group: _, thread } = self;
+        let left = tokio::task::spawn_blocking(move || {
+            let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // A thread that panicked has told so; there is nothing else to do about it here.
+            let _ = thread.map(JoinHandle::join);
+            drop(consumer);
+        });
+        if tokio::time::timeout(LEAVE_TIMEOUT, left).await.is_err() {
+            tracing::warn!("the consumer could not leave its group in time; the others wait for its session to expire");
+        }
     }
 }
 

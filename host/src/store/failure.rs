@@ -6,6 +6,10 @@ use object_store::Error;
 
 use crate::error::{PipelineError, Verdict};
 
+/// S3's words for credentials that it does not take. They also come inside errors of no particular kind.
+const REFUSALS: [&str; 6] =
+    ["SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "ExpiredToken", "InvalidToken", "403 Forbidden"];
+
 /// Whether the object, the upload or the bucket is not there.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. })
@@ -29,11 +33,15 @@ pub(super) fn judge(error: &Error) -> (Verdict, &'static str) {
         _ if text.contains("NoSuchBucket") => {
             (Verdict::Stop, "the bucket does not exist; make it, or correct sink.bucket")
         }
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
-            Verdict::Stop,
-            "the credentials are wrong or lack a right; see sink.aws_access_key_id and sink.aws_secret_access_key, \
+        _ if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
+            || REFUSALS.iter().any(|word| text.contains(word)) =>
+        {
+            (
+                Verdict::Stop,
+                "the credentials are wrong or lack a right; see sink.aws_access_key_id and sink.aws_secret_access_key, \
              or the folder's owner",
-        ),
+            )
+        }
         Error::AlreadyExists { .. } => (Verdict::Stop, "another file is there under this name"),
         Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::InvalidPath { .. } => {
             (Verdict::Stop, "the store does not serve this")

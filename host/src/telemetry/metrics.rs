@@ -73,7 +73,12 @@ impl Metrics {
             KeyValue::new("source", source),
             KeyValue::new("sink", sink),
         ];
-        Self(Arc::new(Instruments::new(&global::meter("fs_data_sink"), labels)))
+        let instruments = Instruments::new(&global::meter("fs_data_sink"), labels);
+        // The original's three are there from the start, so that an alert on them has something to look at.
+        for counter in [&instruments.batches_processed, &instruments.records_processed, &instruments.errors] {
+            counter.add(0, &instruments.labels);
+        }
+        Self(Arc::new(instruments))
     }
 
     /// Metrics that go nowhere in particular; for tests.
@@ -209,7 +214,10 @@ impl Instruments {
                 .u64_histogram("fs_data_sink.file_bytes")
                 .with_boundaries(vec![1e4, 1e5, 1e6, 1e7, 5e7, 1e8, 2e8, 5e8, 1e9])
                 .build(),
-            commit_seconds: meter.f64_histogram("fs_data_sink.commit_seconds").build(),
+            commit_seconds: meter
+                .f64_histogram("fs_data_sink.commit_seconds")
+                .with_boundaries(vec![0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0])
+                .build(),
             retries: counter("fs_data_sink.retries"),
             plugin_seconds: meter
                 .f64_histogram("fs_data_sink.plugin_seconds")

@@ -182,7 +182,10 @@ fn an_unknown_topic_is_waited_for() -> anyhow::Result<()> {
         let configuration = Configuration::new("later", source, local_sink(&lake) + PARTITION_BY);
         workspace.write("pipeline.yaml", configuration.with_records_schema_and_plugins().yaml())?;
         let mut process = workspace.start(&["run", "pipeline.yaml"])?;
-        process.wait_for_text(&records.topic, SHORT)?;
+        process.wait_for_text("the topic does not exist (yet)", SHORT)?;
+        let log = process.log();
+        let said = log.lines().any(|line| line.contains("does not exist (yet)") && line.contains(&records.topic));
+        anyhow::ensure!(said, "the topic is not named: {log}");
         std::thread::sleep(Duration::from_secs(1));
         process.ensure_running()?;
         kafka.create_topic(&records.topic, PARTITIONS)?;

@@ -44,6 +44,8 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("queued.max.messages.kbytes", queue_kib.to_string())
         .set("queued.min.messages", "50000")
+        // By default a full queue is looked at again after a second, in which a lane has long emptied it.
+        .set("fetch.queue.backoff.ms", "20")
         .set("fetch.wait.max.ms", "100")
         // A topic that appears later, or matches a pattern later, is found within this.
         .set("topic.metadata.refresh.interval.ms", "10000")

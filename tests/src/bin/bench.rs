@@ -1,0 +1,245 @@
+//! `make bench`: what the release build costs, measured in one run.
+//!
+//! Web-shop events of about 300 bytes: decoded in this process; from a file to Parquet on disk; the same through the
+//! filter plugin; and from a real Kafka to a real S3 server. Prints records and megabytes per second, CPU seconds per
+//! million records, and peak memory of the process. Reads /proc, so it runs on Linux.
+//!
+//!   bench [--records N]         2,000,000 by default
+
+use std::{
+    fmt::Write as _,
+    fs,
+    hint::black_box,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use arrow_array::{
+    ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, new_null_array,
+};
+use fs_data_sink::{
+    batch::{ENVELOPE_SCHEMA, Envelope},
+    cli::webshop::WebShop,
+    config::{DecodeConfig, OnNewField, OnTypeChange, ValueFormat},
+    decode::Decoder,
+};
+use fs_data_sink_tests::{
+    program::{self, plugin, s3_sink},
+    services::{
+        folder::TestFolder,
+        kafka::{Kafka, NewRecord},
+        s3::S3,
+    },
+};
+
+/// Records of one batch.
+const BATCH_ROWS: u64 = 8_192;
+
+/// Clock ticks of a second in /proc; Linux has had 100 for user programs ever since.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The events: without user agents they are about as long as those that peers were measured with.
+const SHOP: WebShop = WebShop { malformed_every: 0, user_agent: false };
+
+/// One line of the result.
+struct Measured {
+    /// What was measured.
+    what: &'static str,
+    /// Wall clock.
+    seconds: f64,
+    /// User and system.
+    cpu_seconds: f64,
+    /// Largest resident size.
+    peak_bytes: Option<u64>,
+}
+
+/// Measures everything and prints a table.
+fn main() -> Result<()> {
+    let records = records()?;
+    let folder = TestFolder::new("bench")?;
+    let input = folder.path().join("events.ndjson");
+    let bytes = write_events(&input, records)?;
+    let mut lines = vec![decode_alone(records)?];
+    for (what, plugins) in [("file, decode, Parquet on disk", String::new()), ("the same with keep-values", filter())] {
+        let source = format!("{{type: file, paths: ['{}']}}", input.display());
+        let sink =
+            format!("{{type: local, base_path: '{}'}}", folder.path().join(what.replace([' ', ','], "-")).display());
+        lines.push(run(what, folder.path(), &source, &sink, &plugins)?);
+    }
+    lines.push(kafka_to_s3(records, folder.path())?);
+    print(records, bytes, &lines)
+}
+
+/// `--records N`.
+fn records() -> Result<u64> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [] => Ok(2_000_000),
+        [flag, number] if flag == "--records" => number.parse().context("--records wants a number"),
+        _ => bail!("usage: bench [--records N]"),
+    }
+}
+
+/// The events as a file; gives its length.
+fn write_events(path: &Path, records: u64) -> Result<u64> {
+    let mut file = std::io::BufWriter::new(fs::File::create(path)?);
+    let mut text = String::new();
+    for number in 0..records {
+        SHOP.event(number, &mut text);
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()?;
+    Ok(fs::metadata(path)?.len())
+}
+
+/// Decodes batches in this process; making them is not counted.
+fn decode_alone(records: u64) -> Result<Measured> {
+    let mut decoder = Decoder::new(&DecodeConfig {
+        format: ValueFormat::Json,
+        declared_schema: None,
+        on_new_field: OnNewField::Add,
+        on_type_change: OnTypeChange::Widen,
+        metadata_columns: Vec::new(),
+    })
+    .map_err(|error| anyhow::anyhow!(error.full_message()))?;
+    let mut spent = Duration::ZERO;
+    for first in (0..records).step_by(usize::try_from(BATCH_ROWS)?) {
+        let batch = envelope(first, BATCH_ROWS.min(records - first))?;
+        let began = Instant::now();
+        let decoded = decoder.decode(&batch);
+        spent += began.elapsed();
+        ensure!(decoded.rejected.is_empty(), "{:?}", decoded.rejected.first());
+        black_box(decoded);
+    }
+    let seconds = spent.as_secs_f64();
+    Ok(Measured { what: "decode alone, one thread", seconds, cpu_seconds: seconds, peak_bytes: None })
+}
+
+/// Events as a batch.
+fn envelope(first: u64, count: u64) -> Result<Envelope> {
+    let rows = usize::try_from(count)?;
+    let mut text = String::new();
+    let values: Vec<String> = (first..first + count)
+        .map(|number| {
+            SHOP.event(number, &mut text);
+            text.clone()
+        })
+        .collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["shop"; rows])),
+        Arc::new(Int32Array::from(vec![0; rows])),
+        Arc::new(Int64Array::from_iter_values(0..i64::try_from(rows)?)),
+        Arc::new(TimestampMillisecondArray::from(vec![0; rows]).with_timezone("UTC")),
+        new_null_array(ENVELOPE_SCHEMA.field(4).data_type(), rows),
+        Arc::new(BinaryArray::from_iter_values(&values)),
+        new_null_array(ENVELOPE_SCHEMA.field(6).data_type(), rows),
+    ];
+    Ok(Envelope::try_new(RecordBatch::try_new(Arc::clone(&ENVELOPE_SCHEMA), columns)?)?)
+}
+
+/// The filter, keeping about half of the events.
+fn filter() -> String {
+    format!(
+        "plugins: [{{path: '{}', config: {{column: country, values: [DE, FR, NL, ES, SE]}}}}]",
+        plugin("keep_values").display()
+    )
+}
+
+/// From a topic of four partitions to a bucket.
+fn kafka_to_s3(records: u64, folder: &Path) -> Result<Measured> {
+    let (kafka, s3) = (Kafka::given_or_started()?, S3::given_or_started()?);
+    let topic = format!("bench-{}", std::process::id());
+    kafka.create_topic(&topic, 4)?;
+    let producer = kafka.producer()?;
+    let mut text = String::new();
+    for number in 0..records {
+        SHOP.event(number, &mut text);
+        let record = NewRecord {
+            partition: i32::try_from(number % 4)?,
+            value: Some(text.clone().into_bytes()),
+            ..NewRecord::default()
+        };
+        producer.send(&topic, &record)?;
+    }
+    producer.flush()?;
+    let source =
+        format!("{{type: kafka, bootstrap_servers: ['{}'], topics: [{topic}], group_id: {topic}}}", kafka.bootstrap());
+    run("Kafka, decode, snappy Parquet on S3", folder, &source, &format!("\n{}", s3_sink(s3.access(), &topic)), "")
+}
+
+/// Runs the program to the end of its source.
+fn run(what: &'static str, folder: &Path, source: &str, sink: &str, plugins: &str) -> Result<Measured> {
+    let file = folder.join("bench.yaml");
+    fs::write(
+        &file,
+        format!(
+            "source: {source}\nsink: {sink}\n{plugins}\npipeline: {{memory: 256MiB}}\ntelemetry: {{listen: none, log_level: ERROR}}\n"
+        ),
+    )?;
+    let (cpu_before, began) = (children_cpu_seconds()?, Instant::now());
+    let mut child = Command::new(program::binary()?)
+        .args(["run", "--until-end"])
+        .arg(&file)
+        .env("FS_DATA_SINK_CACHE", folder.join("cache"))
+        .stdin(Stdio::null())
+        .spawn()?;
+    let mut peak_bytes = None;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        peak_bytes = peak_memory(child.id()).or(peak_bytes);
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    ensure!(status.success(), "{what}: {status}");
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Measured { what, seconds, cpu_seconds: children_cpu_seconds()? - cpu_before, peak_bytes })
+}
+
+/// CPU time of all children that have ended, from /proc/self/stat.
+fn children_cpu_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = behind_name.split_whitespace().skip(13).take(2).map(|ticks| ticks.parse().unwrap_or(0.0)).sum();
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
+/// `VmHWM` of a process.
+fn peak_memory(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+/// The table.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn print(records: u64, bytes: u64, lines: &[Measured]) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut text = format!(
+        "fs-data-sink {}, {cores} cores, {records} events of {} bytes\n{:<38}{:>12}{:>9}{:>14}{:>10}\n",
+        env!("CARGO_PKG_VERSION"),
+        bytes / records.max(1),
+        "",
+        "records/s",
+        "MB/s",
+        "CPU s/million",
+        "peak MiB"
+    );
+    for Measured { what, seconds, cpu_seconds, peak_bytes } in lines {
+        let peak = peak_bytes.map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string());
+        writeln!(
+            text,
+            "{what:<38}{:>12.0}{:>9.0}{:>14.2}{peak:>10}",
+            records as f64 / seconds,
+            bytes as f64 / 1e6 / seconds,
+            cpu_seconds / (records as f64 / 1e6),
+        )?;
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
