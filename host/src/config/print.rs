@@ -336,7 +336,7 @@ fn set(value: &mut Value, key: &str, inner: Value) {
     }
 }
 
-/// One value as YAML at an indentation; writing to a String cannot fail; lists and maps without inner ones stand on their own line.
+/// One value as YAML at an indentation. Writing to a String cannot fail.
 fn write(text: &mut String, value: &Value, indent: usize) {
     let pad = "  ".repeat(indent);
     match value {

@@ -178,7 +178,8 @@ impl<'a> Section<'a> {
         text
     }
 
-    /// A file or a folder: relative to `folder` where a file says it, to the working folder where a flag or a variable does.
+    /// A file or a folder: relative to `folder` where a file says it, to the working folder where a flag or a variable
+    /// does.
     pub(super) fn resolve(place: &Place, folder: &Path, path: &str) -> PathBuf {
         match place {
             Place::Line(..) => folder.join(path),

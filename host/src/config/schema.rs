@@ -1,5 +1,5 @@
-//! Types of declared fields: `int64`, `timestamp[ms, UTC]`, `decimal(10,2)`, `list<string>`, `struct<a: int32, b: string>`,
-//! `map<string, int64>`; a `struct` without `<...>` takes its fields from the YAML key `fields`.
+//! Types of declared fields: `int64`, `timestamp[ms, UTC]`, `decimal(10,2)`, `list<string>`,
+//! `struct<a: int32, b: string>`, `map<string, int64>`; a `struct` without `<...>` takes its fields from the YAML key `fields`.
 
 use std::sync::Arc;
 
