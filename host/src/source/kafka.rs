@@ -37,6 +37,12 @@ use group::{Group, Member};
 /// How long `validate --connect` waits for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Events looked at for the reason of a failed question: connection attempts of ten seconds, and librdkafka's log lines.
+const EVENTS_HEARD_MAX: usize = 20;
+
+/// How long one of them is waited for.
+const EVENT_WAIT: Duration = Duration::from_millis(10);
+
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -175,6 +181,10 @@ fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
     let consumer: BaseConsumer<client::Listener> =
         config.create_with_context(context).map_err(|error| client::refused(kafka, error))?;
     let metadata = consumer.fetch_metadata(None, CHECK_TIMEOUT).map_err(|error| {
+        // Errors are heard only in a poll, which has not happened yet.
+        for _ in 0..EVENTS_HEARD_MAX {
+            let _ = consumer.poll(EVENT_WAIT);
+        }
         let reason = consumer.context().last_error().unwrap_or_else(|| "no answer".to_owned());
         PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}"))
             .because(error)

@@ -52,8 +52,31 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("reconnect.backoff.max.ms", "5000")
         .set("statistics.interval.ms", if context.run.until_end { "500" } else { "5000" });
     let client_id = format!("fs-data-sink-{}-{}", context.pipeline, context.lane);
-    for (name, value) in base_config(kafka, &client_id).config_map() {
-        config.set(name.to_owned(), value.to_owned());
+    // Not through `config_map`, which shows passwords only as a placeholder.
+    config
+        .set("bootstrap.servers", kafka.bootstrap_servers.join(","))
+        .set("client.id", client_id)
+        .set("group.id", &kafka.group_id);
+    if kafka.topics.iter().any(|topic| topic.starts_with('^'))
+        && !kafka.topics.iter().any(|topic| topic.starts_with("__"))
+    {
+        // Kafka's own topics are not meant by a pattern such as `^.*`.
+        config.set("topic.blacklist", "^__.*");
+    }
+    for (name, value) in &kafka.extra_config {
+        match name.as_str() {
+            // Each lane is a member of its own.
+            "group.instance.id" if context.lanes > 1 => {
+                config.set(name, format!("{}-{}", value.reveal(), context.lane));
+            }
+            // The broker assigns then; librdkafka refuses a strategy beside it.
+            "group.protocol" if value.reveal() == "consumer" => {
+                config.remove("partition.assignment.strategy").set(name, value.reveal());
+            }
+            _ => {
+                config.set(name, value.reveal());
+            }
+        }
     }
     config
         .set("allow.auto.create.topics", "false")

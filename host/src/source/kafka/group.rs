@@ -6,7 +6,7 @@
 //! membership; what it had not committed is read again by the next owner.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -44,6 +44,10 @@ pub(super) struct Group {
     pub(super) context: LaneContext,
     /// To the lane.
     events: mpsc::Sender<SourceEvent>,
+    /// Events that the lane had no room for, in order. Nothing is read while there are some, so they are at most one
+    /// batch per topic and the events of one rebalance. They are here, not in the poll thread, so that a rebalance
+    /// during the wait comes behind them.
+    waiting: Mutex<VecDeque<SourceEvent>>,
     /// Partitions that are ours.
     owned: Mutex<BTreeSet<SourcePartition>>,
     /// Records on their way into batches, by topic.
@@ -52,8 +56,8 @@ pub(super) struct Group {
     fetched_to: Mutex<BTreeMap<SourcePartition, i64>>,
     /// For each partition, from the records that were sent: the next offset to read.
     seen: Mutex<BTreeMap<SourcePartition, i64>>,
-    /// When the group last gave this member an assignment, be it empty.
-    assigned_at: Mutex<Option<Instant>>,
+    /// When the group last gave this member an assignment, be it empty; and how many there were before.
+    assigned_at: Mutex<Option<(Instant, u32)>>,
     /// Whether the poll thread should stop reading.
     stopped: AtomicBool,
     /// Whether the poll thread should end.
@@ -66,6 +70,7 @@ impl Group {
         Self {
             context: context.clone(),
             events,
+            waiting: Mutex::default(),
             owned: Mutex::default(),
             builders: Mutex::default(),
             fetched_to: Mutex::default(),
@@ -86,9 +91,10 @@ impl Group {
         lock(&self.owned).clone()
     }
 
-    /// For how long this member has had its assignment, be it empty; `None` before the first one.
-    pub(super) fn assigned_for(&self) -> Option<Duration> {
-        lock(&self.assigned_at).map(|at| at.elapsed())
+    /// For how long this member has had its assignment, be it empty, and how many it had before; `None` before the
+    /// first one.
+    pub(super) fn assigned_for(&self) -> Option<(Duration, u32)> {
+        lock(&self.assigned_at).map(|(at, before)| (at.elapsed(), before))
     }
 
     /// For each partition, from the records that were sent: the next offset to read.
@@ -126,21 +132,31 @@ impl Group {
         std::mem::take(&mut lock(&self.fetched_to))
     }
 
-    /// Sends an event if there is room; gives it back otherwise. An event for a lane that is gone is dropped.
-    pub(super) fn try_send(&self, event: SourceEvent) -> Option<SourceEvent> {
-        match self.events.try_send(event) {
-            Ok(()) | Err(TrySendError::Closed(_)) => None,
-            Err(TrySendError::Full(event)) => Some(event),
-        }
+    /// Takes an event, which is sent behind those that wait.
+    pub(super) fn push(&self, event: SourceEvent) {
+        lock(&self.waiting).push_back(event);
+        self.send_waiting();
     }
 
-    /// Sends an event before a deadline; `false` when there was no room until then.
-    fn send_until(&self, mut event: SourceEvent, deadline: Instant) -> bool {
-        while let Some(back) = self.try_send(event) {
+    /// Sends what there is room for; whether nothing waits any more. Events for a lane that is gone are dropped.
+    pub(super) fn send_waiting(&self) -> bool {
+        let mut waiting = lock(&self.waiting);
+        while let Some(event) = waiting.pop_front() {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                waiting.push_front(event);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends everything that waits, until a deadline; `false` when there was no room until then. What is left stays
+    /// for later: a batch may hold records of partitions that are still ours, so none may be dropped.
+    fn send_waiting_until(&self, deadline: Instant) -> bool {
+        while !self.send_waiting() {
             if Instant::now() >= deadline || self.is_closed() {
                 return false;
             }
-            event = back;
             std::thread::sleep(PAUSE);
         }
         true
@@ -166,26 +182,25 @@ impl Group {
         }
         let deadline = Instant::now() + REVOKE_WAIT;
         let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
-        for batch in batches {
-            self.send_until(batch, deadline);
-        }
+        batches.into_iter().for_each(|batch| self.push(batch));
         if is_lost {
             tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = partitions.len(),
                 "partitions were lost (the session expired): what was not committed of them is read again");
             self.disown(&partitions);
-            self.send_until(SourceEvent::Lost { partitions }, deadline);
+            self.push(SourceEvent::Lost { partitions });
             return;
         }
         let (release, mut released) = oneshot::channel();
         let waiting = Instant::now();
-        if self.send_until(SourceEvent::Revoked { partitions: partitions.clone(), release }, deadline) {
+        self.push(SourceEvent::Revoked { partitions: partitions.clone(), release });
+        let mut is_late = !self.send_waiting_until(deadline);
+        if !is_late {
             while let Err(oneshot::error::TryRecvError::Empty) = released.try_recv() {
                 if self.is_closed() {
                     break;
                 }
                 if Instant::now() >= deadline {
-                    tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane,
-                        "the lane could not commit before its partitions went; their last rows may come twice");
+                    is_late = true;
                     break;
                 }
                 std::thread::sleep(PAUSE);
@@ -193,6 +208,12 @@ impl Group {
         }
         self.context.metrics.waited("revoke", waiting.elapsed().as_secs_f64());
         self.disown(&partitions);
+        if is_late && !self.is_closed() {
+            tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane,
+                "the lane could not commit before its partitions went; their last rows may come twice");
+            // The partitions may come back at an earlier offset.
+            self.push(SourceEvent::Lost { partitions });
+        }
     }
 
     /// Offsets of these partitions are not committed any more.
@@ -262,7 +283,8 @@ impl ConsumerContext for Member {
                 tracing::info!(pipeline = %self.group.context.pipeline, lane = self.group.context.lane,
                     partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
                 lock(&self.group.owned).extend(partitions);
-                *lock(&self.group.assigned_at) = Some(Instant::now());
+                let mut assigned_at = lock(&self.group.assigned_at);
+                *assigned_at = Some((Instant::now(), assigned_at.map_or(0, |(_, before)| before + 1)));
             }
             Rebalance::Error(error) => tracing::warn!(%error, "Kafka: a rebalance failed; librdkafka tries again"),
         }

@@ -36,6 +36,13 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 /// A lane that is behind for longer has its partitions paused; below that the fetched records simply wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// For `--until-end`: after a change of the group a member stays for so long, since partitions may still be moving.
+/// The others hear of a change with their next heartbeat, which is 3 s away at most.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// The same for a member without partitions: longer than another one waits for its lane (`group::REVOKE_WAIT`).
+const QUIET_IDLE: Duration = Duration::from_secs(65);
+
 /// How often a waiting thread looks up.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -107,9 +114,9 @@ impl Poller {
             Stop::Failed(error) => SourceEvent::Failed(error),
         };
         self.pause();
-        let mut pending = Some(last);
+        self.group.push(last);
         while !self.group.is_closed() {
-            pending = pending.and_then(|event| self.group.try_send(event));
+            self.group.send_waiting();
             // Serves rebalances; a record that still comes is not committed and will be read again.
             let _ = self.consumer.poll(POLL_WAIT);
         }
@@ -214,9 +221,9 @@ impl Poller {
 
     /// Sends an event, polling on while the lane is behind.
     fn send(&self, event: SourceEvent) {
-        let (mut pending, waiting) = (self.group.try_send(event), Instant::now());
-        let mut is_paused = false;
-        while let Some(event) = pending {
+        let (mut is_paused, waiting) = (false, Instant::now());
+        self.group.push(event);
+        while !self.group.send_waiting() && !self.group.is_closed() {
             if is_paused {
                 self.poll_paused();
             } else if waiting.elapsed() > PATIENCE {
@@ -225,7 +232,6 @@ impl Poller {
             } else {
                 std::thread::sleep(PAUSE);
             }
-            pending = if self.group.is_closed() { None } else { self.group.try_send(event) };
         }
         if waiting.elapsed() > PAUSE {
             self.context.metrics.waited("lane", waiting.elapsed().as_secs_f64());
@@ -350,9 +356,17 @@ impl Poller {
                 self.ends.reached(&partition, next);
             }
         }
-        // A member without partitions waits a little for some, so that a group that is just forming is not left at once.
-        let patience = if owned.is_empty() { PATIENCE } else { Duration::ZERO };
-        self.group.assigned_for().is_some_and(|time| time >= patience) && self.ends.are_reached(owned.iter())
+        // A partition on its way from one member to another has no owner for a moment. A member without partitions
+        // waits for longer than another may take to give one up; it gets some as soon as that one has left. One that
+        // has seen the group change waits until it is quiet.
+        self.group.assigned_for().is_some_and(|(time, before)| {
+            let quiet = match (owned.is_empty(), before) {
+                (true, _) => QUIET_IDLE,
+                (false, 0) => Duration::ZERO,
+                (false, _) => QUIET,
+            };
+            time >= quiet && self.ends.are_reached(owned.iter())
+        })
     }
 }
 
