@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{
     Config,
     fault::Faults,
-    load::{self, Inputs},
+    load::{self, Inputs, Override},
 };
 
 mod demo;
@@ -136,7 +136,11 @@ impl ConfigArguments {
         let mut flags = Vec::new();
         for text in overrides {
             let (key, value) = text.split_once('=').ok_or_else(|| format!("--set {text}: expected KEY=VALUE"))?;
-            flags.push((key.trim().to_owned(), value.to_owned(), format!("--set {key}")));
+            flags.push(Override {
+                key: key.trim().to_owned(),
+                value: value.trim().to_owned(),
+                flag: format!("--set {key}"),
+            });
         }
         let named = [
             ("source.type", "--source-type", source_type),
@@ -145,25 +149,26 @@ impl ConfigArguments {
             ("pipeline.max_batches", "--max-batches", max_batches),
         ];
         for (key, flag, value) in named {
-            flags.extend(value.iter().map(|value| (key.to_owned(), value.clone(), flag.to_owned())));
+            flags.extend(value.iter().map(|value| Override {
+                key: key.to_owned(),
+                value: value.clone(),
+                flag: flag.to_owned(),
+            }));
         }
-        let environment = load::environment().map_err(|faults| faults.to_string())?;
+        let environment = load::read_environment().map_err(|faults| faults.to_string())?;
         Ok(Inputs { paths: paths.iter().chain(config).cloned().collect(), overrides: flags, environment })
     }
 
     /// The checked configuration; the faults are already told.
-    fn load(&self) -> Result<(Config, Inputs), u8> {
+    fn load(&self) -> Result<Config, u8> {
         let inputs = self.inputs().map_err(|message| {
             tell(&message);
             BAD_CONFIGURATION
         })?;
-        match load::load(&inputs) {
-            Ok(config) => Ok((config, inputs)),
-            Err(faults) => {
-                tell_faults(&faults);
-                Err(BAD_CONFIGURATION)
-            }
-        }
+        load::load(&inputs).map_err(|faults| {
+            tell_faults(&faults);
+            BAD_CONFIGURATION
+        })
     }
 }
 

@@ -32,7 +32,7 @@ const IO_WORKERS: usize = 2;
 
 /// Runs the pipelines of a configuration; gives the exit code.
 pub(super) fn run(arguments: &RunArguments) -> u8 {
-    let (mut config, _) = match arguments.config.load() {
+    let mut config = match arguments.config.load() {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };

@@ -2,23 +2,16 @@
 //! plugins say.
 
 use super::{BAD_CONFIGURATION, DONE, FAILED, ValidateArguments, answer, run, tell};
-use crate::{
-    config::{Config, load},
-    pipeline,
-    plugin::PluginEngine,
-};
+use crate::{config::Config, pipeline, plugin::PluginEngine};
 
 /// Checks a configuration; gives the exit code.
 pub(super) fn run(arguments: &ValidateArguments) -> u8 {
-    let (config, inputs) = match arguments.config.load() {
+    let config = match arguments.config.load() {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     if arguments.print {
-        match load::show(&inputs) {
-            Ok(text) => answer(text.trim_end()),
-            Err(_) => return BAD_CONFIGURATION,
-        }
+        answer(config.to_yaml().trim_end());
     }
     let code = check(&config, arguments.connect);
     if code == DONE {

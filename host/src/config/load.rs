@@ -1,127 +1,120 @@
-//! From files, environment and flags to a checked configuration.
+//! From files, environment and flags to a checked configuration: [`load`].
 //!
-//! Precedence: flags, then environment, then `.env`, then the file, then defaults. The environment's names are the
-//! original's; each counts only for the source or sink that it belongs to.
+//! One file holds one pipeline, or several under `pipelines:`. Several files and folders of files make one process with
+//! all of their pipelines. Relative paths begin at the file that says them.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
-    Config, PipelineConfig, TelemetryConfig, check,
+    Config, PipelineConfig, TelemetryConfig, check, environment,
     fault::{Collector, Faults, Place},
-    node::{self, Node, Value, Variables},
-    print,
+    node::{Node, Value},
     reader::Section,
+    yaml,
 };
 
-/// Variable, key, and the source or sink that it belongs to.
-const ENVIRONMENT: [Variable; 20] = [
-    ("SOURCE_TYPE", "source.type", None),
-    ("SINK_TYPE", "sink.type", None),
-    ("KAFKA_BOOTSTRAP_SERVERS", "source.bootstrap_servers", Some(("source.type", "kafka"))),
-    ("KAFKA_TOPICS", "source.topics", Some(("source.type", "kafka"))),
-    ("KAFKA_GROUP_ID", "source.group_id", Some(("source.type", "kafka"))),
-    ("S3_BUCKET", "sink.bucket", Some(("sink.type", "s3"))),
-    ("S3_PREFIX", "sink.prefix", Some(("sink.type", "s3"))),
-    ("S3_ENDPOINT_URL", "sink.endpoint_url", Some(("sink.type", "s3"))),
-    ("AWS_ACCESS_KEY_ID", "sink.aws_access_key_id", Some(("sink.type", "s3"))),
-    ("AWS_SECRET_ACCESS_KEY", "sink.aws_secret_access_key", Some(("sink.type", "s3"))),
-    ("AWS_REGION", "sink.region_name", Some(("sink.type", "s3"))),
-    ("REDIS_HOST", "source.host", Some(("source.type", "redis"))),
-    ("HDFS_URL", "sink.url", Some(("sink.type", "hdfs"))),
-    ("PIPELINE_FLUSH_INTERVAL_SECONDS", "pipeline.flush_interval_seconds", None),
-    ("PIPELINE_FLUSH_INTERVAL_BATCHES", "pipeline.flush_interval_batches", None),
-    ("SINK_MERGE_ENABLED", "sink.merge_enabled", Some(("sink.type", "hdfs"))),
-    ("LOG_LEVEL", "telemetry.log_level", None),
-    ("OTEL_ENABLED", "telemetry.enabled", None),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint", None),
-    ("OTEL_SERVICE_NAME", "telemetry.service_name", None),
-];
+pub use environment::{Override, read as read_environment};
 
-/// Variable, key, and where it counts.
-type Variable = (&'static str, &'static str, Option<(&'static str, &'static str)>);
+/// Largest file that is read: far above any configuration, far below what could hurt.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Keys of one pipeline, which have no place beside `pipelines`.
+const PIPELINE_KEYS: [&str; 8] = ["name", "tenant", "source", "schema", "plugins", "sink", "pipeline", "dead_letter"];
 
 /// Everything that a configuration is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// Files, and folders of files.
     pub paths: Vec<PathBuf>,
-    /// Key, value, and the flag that set it.
-    pub overrides: Vec<(String, String, String)>,
-    /// `.env` and the process environment.
-    pub environment: Variables,
-}
-
-/// `.env` of the working folder, and the process environment over it.
-pub fn environment() -> Result<Variables, Faults> {
-    let mut variables = Variables::new();
-    if let Ok(entries) = dotenvy::from_filename_iter(".env") {
-        for entry in entries {
-            let (name, value) = entry.map_err(|error| {
-                let collector = Collector::default();
-                // The message repeats the line, which may be a secret.
-                let kind = match error {
-                    dotenvy::Error::LineParse(_, at) => format!("a line cannot be read (at its character {at})"),
-                    other => other.to_string(),
-                };
-                collector.add(&Place::Other(".env".into()), "", kind);
-                collector.finish::<()>(None).err().unwrap_or(Faults(Vec::new()))
-            })?;
-            variables.insert(name, value);
-        }
-    }
-    variables.extend(
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-    );
-    Ok(variables)
+    /// Flags that set keys.
+    pub overrides: Vec<Override>,
+    /// `.env` and the process environment; see [`read_environment`].
+    pub environment: BTreeMap<String, String>,
 }
 
 /// A checked configuration, or everything that is wrong with it.
 pub fn load(inputs: &Inputs) -> Result<Config, Faults> {
     let faults = Collector::default();
-    let mut pipelines: Vec<PipelineConfig> = Vec::new();
-    let mut telemetry: Option<TelemetryConfig> = None;
-    for document in documents(inputs, &faults) {
+    let documents = documents(inputs, &faults);
+    let (mut pipelines, mut places) = (Vec::new(), BTreeMap::new());
+    let mut telemetry: Option<(TelemetryConfig, Option<Place>)> = None;
+    for document in &documents {
         let top = Section::top(&document.node, &faults);
         let own = check::telemetry(top.section("telemetry"));
-        telemetry.get_or_insert(own);
-        if top.node("pipelines").is_some() {
-            for (name, section) in top.sections("pipelines") {
-                let Some(name) = name else {
-                    top.fault("pipelines", "expected a map of names to pipelines");
-                    break;
-                };
-                pipelines.extend(check::pipeline(&section, &name, &document.folder));
-                section.finish();
+        telemetry = Some(match telemetry {
+            Some(known) => merge_telemetry(known, own, &faults),
+            None => own,
+        });
+        for (place, pipeline) in document_pipelines(document, &top) {
+            if let Some(first) = places.insert(Arc::clone(&pipeline.name), place.clone()) {
+                let message = format!(
+                    "a second pipeline is called {:?}; the first is at {first}; give each a name of its own",
+                    pipeline.name
+                );
+                faults.add(&place, "", message);
             }
-        } else {
-            pipelines.extend(check::pipeline(&top, &document.name, &document.folder));
+            pipelines.push(pipeline);
         }
         top.finish();
     }
-    let mut names = BTreeSet::new();
-    for pipeline in &pipelines {
-        if !names.insert(Arc::clone(&pipeline.name)) {
-            let place = Place::Other("configuration".into());
-            faults.add(
-                &place,
-                "name",
-                format!("two pipelines are called {:?}; give each a name of its own", pipeline.name),
-            );
-        }
-    }
-    faults.finish(telemetry.map(|telemetry| Config { pipelines, telemetry }))
+    faults.finish(telemetry.map(|(telemetry, _)| Config { pipelines, telemetry }))
 }
 
-/// The files with environment and flags on top, as YAML without secrets.
-pub fn show(inputs: &Inputs) -> Result<String, Faults> {
-    let faults = Collector::default();
-    let documents = documents(inputs, &faults);
-    faults.finish(Some(()))?;
-    Ok(documents.iter().map(|document| print::yaml(&document.name, &document.node)).collect())
+/// The pipelines of one file, and where they stand.
+fn document_pipelines(document: &Document, top: &Section<'_>) -> Vec<(Place, PipelineConfig)> {
+    let Document { name, folder, .. } = document;
+    if top.node("pipelines").is_none() {
+        let place = top.place().clone();
+        return check::pipeline(top, name, folder).map(|pipeline| (place, pipeline)).into_iter().collect();
+    }
+    for key in PIPELINE_KEYS {
+        if top.has(key) {
+            top.fault(key, "stands beside `pipelines`; put it into each pipeline that it is for");
+        }
+        let _ = top.node(key);
+    }
+    let sections = top.tops("pipelines");
+    if sections.is_empty() && top.is_empty("pipelines") {
+        top.fault("pipelines", "expected at least one pipeline under its name");
+    }
+    let mut pipelines = Vec::new();
+    for (name, section) in sections {
+        let Some(name) = name else {
+            top.fault("pipelines", "expected keys and values, a pipeline under its name, found a list");
+            break;
+        };
+        if section.has("telemetry") {
+            section.fault("telemetry", "is for the whole process; put it at the top of the file");
+            let _ = section.node("telemetry");
+        }
+        let place = section.place().clone();
+        pipelines.extend(check::pipeline(&section, name, folder).map(|pipeline| (place, pipeline)));
+        section.finish();
+    }
+    pipelines
+}
+
+/// Telemetry is for the whole process: files may leave it out, or say the same.
+fn merge_telemetry(
+    known: (TelemetryConfig, Option<Place>),
+    own: (TelemetryConfig, Option<Place>),
+    faults: &Collector,
+) -> (TelemetryConfig, Option<Place>) {
+    match (&known.1, &own.1) {
+        (Some(first), Some(place)) if known.0 != own.0 => {
+            let message = format!("is for the whole process, and {first} says something else; say it once");
+            faults.add(place, "telemetry", message);
+            known
+        }
+        (None, Some(_)) => own,
+        _ => known,
+    }
 }
 
 /// One file.
@@ -137,23 +130,24 @@ struct Document {
 /// Every file with environment and flags on top.
 fn documents(inputs: &Inputs, faults: &Collector) -> Vec<Document> {
     let mut documents: Vec<Document> =
-        files(&inputs.paths, faults).iter().filter_map(|file| read(file, &inputs.environment, faults)).collect();
+        files(&inputs.paths, faults).iter().filter_map(|file| read(file, inputs, faults)).collect();
     if inputs.paths.is_empty() {
-        let place = Place::Other("environment".into());
-        let names_a_source = inputs.environment.contains_key("SOURCE_TYPE")
-            || inputs.overrides.iter().any(|(key, ..)| key == "source.type");
+        let names_a_source = inputs.environment.get("SOURCE_TYPE").is_some_and(|kind| !kind.is_empty())
+            || inputs.overrides.iter().any(|flag| flag.key == "source.type");
         if !names_a_source {
             faults.add(
-                &place,
+                &Place::other("no configuration"),
                 "",
-                "no configuration: name a YAML file (fs-data-sink run pipeline.yaml), or set SOURCE_TYPE, SINK_TYPE and \
-                 their variables; `fs-data-sink demo` shows the whole at work",
+                "name a YAML file (fs-data-sink run pipeline.yaml), or set SOURCE_TYPE, SINK_TYPE and their variables; \
+                 fs-data-sink demo shows the whole at work",
             );
+            return documents;
         }
+        let place = Place::other("environment and flags");
         documents.push(Document { name: "fs-data-sink".to_owned(), folder: PathBuf::new(), node: Node::empty(place) });
     }
     for document in &mut documents {
-        apply(&mut document.node, inputs);
+        environment::apply(&mut document.node, inputs, faults);
     }
     documents
 }
@@ -166,16 +160,20 @@ fn files(paths: &[PathBuf], faults: &Collector) -> Vec<PathBuf> {
             files.push(path.clone());
             continue;
         }
-        let is_yaml =
-            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        let mut found: Vec<PathBuf> = std::fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(is_yaml)
-            .collect();
+        let place = Place::other(path.display().to_string());
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) => {
+                faults.add(&place, "", format!("the folder cannot be read: {error}"));
+                continue;
+            }
+        };
+        let is_yaml = |path: &PathBuf| {
+            let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            !is_hidden && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+        };
+        let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_yaml).collect();
         if found.is_empty() {
-            let place = Place::Other(path.display().to_string().into());
             faults.add(&place, "", "the folder has no file that ends in .yaml or .yml");
         }
         found.sort();
@@ -185,61 +183,28 @@ fn files(paths: &[PathBuf], faults: &Collector) -> Vec<PathBuf> {
 }
 
 /// One file.
-fn read(file: &Path, variables: &Variables, faults: &Collector) -> Option<Document> {
-    let name: Arc<str> = file.display().to_string().into();
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => {
-            faults.add(&Place::Other(name), "", format!("the file cannot be read: {error}"));
-            return None;
-        }
+fn read(path: &Path, inputs: &Inputs, faults: &Collector) -> Option<Document> {
+    let name: Arc<str> = path.display().to_string().into();
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    let message = match read {
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Some("the file is larger than 4 MiB".to_owned()),
+        Ok(_) => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => Some("the file does not exist".to_owned()),
+        Err(error) => Some(format!("the file cannot be read: {error}")),
     };
-    let node = node::parse(&name, &text, variables, faults)?;
-    if !matches!(node.value, Value::Map(_)) {
-        faults.add(&node.place, "", "expected keys and values such as `source:` and `sink:`");
+    if let Some(message) = message {
+        faults.add(&Place::Other(name), "", message);
         return None;
     }
-    let stem = file.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    Some(Document { name: stem, folder: file.parent().map(Path::to_owned).unwrap_or_default(), node })
-}
-
-/// Environment, then flags, over one file. In a file of several pipelines they count for each of them.
-fn apply(node: &mut Node, inputs: &Inputs) {
-    if let Value::Map(entries) = &mut node.value
-        && let Some((_, Node { value: Value::Map(pipelines), .. })) =
-            entries.iter_mut().find(|(key, _)| key == "pipelines")
-    {
-        for (_, pipeline) in pipelines {
-            apply_matching(pipeline, inputs, |key| !key.starts_with("telemetry."));
-        }
-        apply_matching(node, inputs, |key| key.starts_with("telemetry."));
-        return;
+    let node = yaml::parse(&name, &text, &inputs.environment, faults)?;
+    if !matches!(node.value, Value::Map(_)) {
+        let message = format!("expected keys and values such as `source:` and `sink:`, found {}", node.value.kind());
+        faults.add(&node.place, "", message);
+        return None;
     }
-    apply_matching(node, inputs, |_| true);
-}
-
-/// The same for some keys. Types come first, since other variables depend on them.
-fn apply_matching(node: &mut Node, inputs: &Inputs, wanted: impl Fn(&str) -> bool) {
-    let scalar = |text: &str, origin: String| Node {
-        place: Place::Other(origin.into()),
-        value: Value::Scalar(text.to_owned(), false),
-    };
-    let types = ["source.type", "sink.type"];
-    for (key, value, flag) in inputs.overrides.iter().filter(|(key, ..)| types.contains(&key.as_str()) && wanted(key)) {
-        node.set(key, scalar(value, flag.clone()));
-    }
-    for (variable, key, belongs_to) in ENVIRONMENT.iter().filter(|(_, key, _)| wanted(key)) {
-        let is_overridden = types.contains(key) && inputs.overrides.iter().any(|(flag_key, ..)| flag_key == key);
-        let counts = belongs_to.is_none_or(|(key, value)| node.text_at(key) == Some(value));
-        if let Some(value) =
-            inputs.environment.get(*variable).filter(|value| !value.is_empty() && counts && !is_overridden)
-        {
-            node.set(key, scalar(value, format!("environment variable {variable}")));
-        }
-    }
-    for (key, value, flag) in inputs.overrides.iter().filter(|(key, ..)| wanted(key)) {
-        node.set(key, scalar(value, flag.clone()));
-    }
+    let stem = path.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Some(Document { name: stem, folder: path.parent().map(Path::to_owned).unwrap_or_default(), node })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use arrow_schema::Schema;
 
 mod check;
+mod environment;
 pub mod fault;
 pub mod load;
 mod node;
@@ -16,7 +17,10 @@ mod properties;
 mod reader;
 mod schema;
 mod secret;
+mod topics;
 mod value;
+mod variables;
+mod yaml;
 
 pub use secret::Secret;
 
@@ -27,6 +31,14 @@ pub struct Config {
     pub pipelines: Vec<PipelineConfig>,
     /// Logs, metrics and traces of the process.
     pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// All that is in force as YAML that can be loaded again, with secrets masked.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        print::yaml(self)
+    }
 }
 
 /// One pipeline: a source, what happens to its records, and a sink.
@@ -485,7 +497,7 @@ pub enum DeadLetterConfig {
 }
 
 /// Logs, metrics and traces of the process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelemetryConfig {
     /// A level, or `tracing` directives such as `INFO,fs_data_sink::source=DEBUG`.
     pub log_level: String,

@@ -1,25 +1,8 @@
-//! YAML as a tree that knows where each value stands, with `${VAR}` filled in.
-//!
-//! YAML is parsed first, then scalars are filled in, so a variable cannot change the structure. Scalars stay text until
-//! a key asks for a type.
+//! A configuration as a tree that knows where each value stands. Scalars stay text until a key asks for a type.
 
-use std::{collections::BTreeMap, sync::Arc};
+use super::fault::Place;
 
-use saphyr::{MarkedYaml, YamlData, YamlLoader};
-use saphyr_parser::{Parser, ScalarStyle};
-
-use super::fault::{Collector, Place};
-
-/// Deepest nesting of a configuration.
-const DEPTH_MAX: usize = 64;
-
-/// Most values that aliases may unfold to, so that a small file cannot become a large one.
-const NODES_MAX: usize = 100_000;
-
-/// Variables by name.
-pub(super) type Variables = BTreeMap<String, String>;
-
-/// A value and where it stands.
+/// A value and where it stands: its key's line in a map, its own in a list.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     /// Where.
@@ -39,12 +22,41 @@ pub(super) enum Value {
     List(Vec<Node>),
     /// Keys and values in their order.
     Map(Vec<(String, Node)>),
+    /// Something whose fault is already told: it is there, but nothing can be said about it.
+    Unreadable,
+}
+
+impl Value {
+    /// For messages.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null | Self::Unreadable => "nothing",
+            Self::Scalar(..) => "one value",
+            Self::List(_) => "a list",
+            Self::Map(_) => "keys and values",
+        }
+    }
 }
 
 impl Node {
     /// A map without keys.
     pub(super) fn empty(place: Place) -> Self {
         Self { place, value: Value::Map(Vec::new()) }
+    }
+
+    /// A plain scalar.
+    pub(super) fn plain(place: Place, text: &str) -> Self {
+        Self { place, value: Value::Scalar(text.to_owned(), false) }
+    }
+
+    /// Says of the whole tree that it stands somewhere else.
+    pub(super) fn move_to(&mut self, place: &Place) {
+        self.place.clone_from(place);
+        match &mut self.value {
+            Value::List(list) => list.iter_mut().for_each(|node| node.move_to(place)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(_, node)| node.move_to(place)),
+            Value::Null | Value::Unreadable | Value::Scalar(..) => {}
+        }
     }
 
     /// The value of a key of a map.
@@ -64,171 +76,90 @@ impl Node {
         }
     }
 
-    /// Sets the value at a dotted path, making maps on the way.
-    pub(super) fn set(&mut self, path: &str, value: Self) {
-        let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
-        if !matches!(self.value, Value::Map(_)) {
-            self.value = Value::Map(Vec::new());
+    /// Sets the value at a path such as `sink.bucket`, `plugins.0.limits.memory` or `plugins[0].name`, making maps on
+    /// the way. What follows `extra_config` is one key, since librdkafka's names have dots.
+    pub(super) fn set(&mut self, path: &str, value: Self) -> Result<(), String> {
+        let path = path.replace('[', ".").replace(']', "");
+        self.set_parts(&path.split('.').collect::<Vec<_>>(), value)
+    }
+
+    /// The same for a path in parts.
+    fn set_parts(&mut self, path: &[&str], value: Self) -> Result<(), String> {
+        let Some((key, rest)) = path.split_first() else {
+            *self = value;
+            return Ok(());
+        };
+        if key.is_empty() {
+            return Err("expected a key such as sink.bucket".to_owned());
         }
-        let Value::Map(entries) = &mut self.value else { return };
-        if !entries.iter().any(|(name, _)| name == key) {
-            entries.push((key.to_owned(), Self::empty(value.place.clone())));
-        }
-        let Some((_, entry)) = entries.iter_mut().find(|(name, _)| name == key) else { return };
-        match rest {
-            Some(rest) => entry.set(rest, value),
-            None => *entry = value,
+        let joined = rest.join(".");
+        let rest = if *key == "extra_config" && !rest.is_empty() { &[joined.as_str()][..] } else { rest };
+        match &mut self.value {
+            Value::List(list) => {
+                let count = list.len();
+                let at = key.parse().ok().or_else(|| list.iter().position(|item| item.text_at("name") == Some(key)));
+                let item = at.and_then(|at: usize| list.get_mut(at));
+                item.ok_or_else(|| format!("the list has {count} items, counted from 0, and none is {key}"))?
+                    .set_parts(rest, value)
+            }
+            Value::Scalar(..) => Err(format!("`{key}` is asked of one value, which has no keys")),
+            Value::Null | Value::Unreadable => {
+                self.value = Value::Map(Vec::new());
+                self.set_parts(path, value)
+            }
+            Value::Map(entries) => {
+                if let Some((_, entry)) = entries.iter_mut().find(|(name, _)| name == key) {
+                    return entry.set_parts(rest, value);
+                }
+                let mut entry = Self { place: value.place.clone(), value: Value::Null };
+                entry.set_parts(rest, value)?;
+                entries.push(((*key).to_owned(), entry));
+                Ok(())
+            }
         }
     }
 
     /// As JSON, for a plugin: plain scalars are what YAML's core schema says, quoted ones are text.
     pub(super) fn to_json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Null => serde_json::Value::Null,
+            Value::Null | Value::Unreadable => serde_json::Value::Null,
             Value::Scalar(text, true) => text.as_str().into(),
-            Value::Scalar(text, false) => match text.as_str() {
-                "true" | "True" | "TRUE" => true.into(),
-                "false" | "False" | "FALSE" => false.into(),
-                plain => plain
-                    .parse::<i64>()
-                    .map(Into::into)
-                    .or_else(|_| plain.parse::<f64>().map(Into::into))
-                    .unwrap_or_else(|_| plain.into()),
-            },
+            Value::Scalar(text, false) => plain_to_json(text),
             Value::List(list) => list.iter().map(Self::to_json).collect(),
             Value::Map(entries) => entries.iter().map(|(key, node)| (key.clone(), node.to_json())).collect(),
         }
     }
 }
 
-/// Reads a file's text; `None` after a fault.
-pub(super) fn parse(file: &Arc<str>, text: &str, variables: &Variables, faults: &Collector) -> Option<Node> {
-    let start = Place::Line(Arc::clone(file), 1);
-    let mut loader = YamlLoader::<MarkedYaml<'_>>::default();
-    loader.early_parse(false);
-    let mut parser = Parser::new_from_str(text);
-    if let Err(error) = parser.load(&mut loader, true) {
-        let place = Place::Line(Arc::clone(file), error.marker().line());
-        faults.add(&place, "", format!("not valid YAML: {}", error.info()));
-        return None;
+/// A plain scalar by YAML's core schema. `.inf` and `.nan`, which JSON lacks, stay text.
+fn plain_to_json(text: &str) -> serde_json::Value {
+    match text {
+        "true" | "True" | "TRUE" => return true.into(),
+        "false" | "False" | "FALSE" => return false.into(),
+        _ => {}
     }
-    if let Some(error) = loader.error() {
-        let place = Place::Line(Arc::clone(file), error.marker().line());
-        faults.add(&place, "", format!("not valid YAML: {}", error.info()));
-        return None;
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if let Some(hexadecimal) =
+        text.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        return u64::from_str_radix(hexadecimal, 16).map_or_else(|_| text.into(), Into::into);
     }
-    let documents = loader.into_documents();
-    match documents.as_slice() {
-        [] => {
-            faults.add(&start, "", "the file is empty");
-            None
-        }
-        [document] => Filler { file, variables, faults, nodes: 0 }.convert(document, "", 0),
-        _ => {
-            faults.add(&start, "", "more than one YAML document; use `pipelines:` or a file for each");
-            None
-        }
+    let is_number = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.')
+        && digits.bytes().any(|byte| byte.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
+    if !is_number {
+        return text.into();
     }
-}
-
-/// Converts saphyr's tree into ours.
-struct Filler<'a> {
-    /// The file's name.
-    file: &'a Arc<str>,
-    /// For `${VAR}`.
-    variables: &'a Variables,
-    /// Where faults go.
-    faults: &'a Collector,
-    /// Values so far.
-    nodes: usize,
-}
-
-impl Filler<'_> {
-    /// One value and those in it.
-    fn convert(&mut self, yaml: &MarkedYaml<'_>, path: &str, depth: usize) -> Option<Node> {
-        let place = Place::Line(Arc::clone(self.file), yaml.span.start.line());
-        self.nodes += 1;
-        if depth > DEPTH_MAX || self.nodes > NODES_MAX {
-            self.faults.add(&place, path, "nested too deep, or too many values");
-            return None;
-        }
-        let value = match &yaml.data {
-            YamlData::Representation(text, style, _) => {
-                let quoted = *style != ScalarStyle::Plain;
-                let filled = fill(text, self.variables).unwrap_or_else(|message| {
-                    self.faults.add(&place, path, message);
-                    String::new()
-                });
-                let is_null = !quoted && matches!(filled.as_str(), "" | "~" | "null" | "Null" | "NULL");
-                if is_null { Value::Null } else { Value::Scalar(filled, quoted) }
-            }
-            YamlData::Sequence(list) => Value::List(
-                list.iter()
-                    .enumerate()
-                    .filter_map(|(at, item)| self.convert(item, &format!("{path}[{at}]"), depth + 1))
-                    .collect(),
-            ),
-            YamlData::Mapping(map) => {
-                let mut entries = Vec::with_capacity(map.len());
-                for (key, item) in map {
-                    let YamlData::Representation(name, ..) = &key.data else {
-                        self.faults.add(&place, path, "a key must be a text");
-                        continue;
-                    };
-                    let inner = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-                    if let Some(node) = self.convert(item, &inner, depth + 1) {
-                        entries.push((name.to_string(), node));
-                    }
-                }
-                Value::Map(entries)
-            }
-            _ => {
-                self.faults.add(&place, path, "tags and unknown aliases have no meaning here");
-                return None;
-            }
-        };
-        Some(Node { place, value })
+    let whole = text.strip_prefix('+').unwrap_or(text);
+    if let Ok(number) = whole.parse::<i64>() {
+        return number.into();
     }
-}
-
-/// Fills in `${VAR}`, `${VAR:-default}` and `${VAR:?message}`; `$${` stands for `${`.
-fn fill(text: &str, variables: &Variables) -> Result<String, String> {
-    let (mut filled, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find("${") {
-        let (before, from) = rest.split_at(at);
-        if let Some(before) = before.strip_suffix('$') {
-            filled.push_str(before);
-            filled.push_str("${");
-            rest = from.get(2..).unwrap_or_default();
-            continue;
-        }
-        filled.push_str(before);
-        let inner = from.get(2..).unwrap_or_default();
-        let (expression, after) = inner.split_once('}').ok_or("`${` without `}`; write `$${` for the text itself")?;
-        filled.push_str(&variable(expression, variables)?);
-        rest = after;
+    if let Ok(number) = whole.parse::<u64>() {
+        return number.into();
     }
-    filled.push_str(rest);
-    Ok(filled)
-}
-
-/// The value of what stands between the braces.
-fn variable(expression: &str, variables: &Variables) -> Result<String, String> {
-    let (name, otherwise) = match expression.split_once(':') {
-        Some((name, otherwise)) => (name, Some(otherwise)),
-        None => (expression, None),
-    };
-    let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    if name.is_empty() || !name.chars().all(is_name) {
-        return Err(format!("`${{{expression}}}` does not name a variable"));
-    }
-    let value = variables.get(name).filter(|value| !value.is_empty() || otherwise.is_none());
-    match (value, otherwise.map(|otherwise| otherwise.split_at_checked(1).unwrap_or_default())) {
-        (Some(value), _) => Ok(value.clone()),
-        (None, Some(("-", default))) => Ok(default.to_owned()),
-        (None, Some(("?", message))) => Err(format!("the variable {name} is not set: {message}")),
-        (None, Some(_)) => Err(format!("`${{{expression}}}`: after `:` stands `-default` or `?message`")),
-        (None, None) => Err(format!("the variable {name} is not set; `${{{name}:-default}}` gives a default")),
+    match whole.parse::<f64>() {
+        Ok(number) if number.is_finite() => number.into(),
+        _ => text.into(),
     }
 }
 
@@ -239,21 +170,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_filled_in() {
-        let variables = Variables::from([("A".to_owned(), "x".to_owned()), ("EMPTY".to_owned(), String::new())]);
-        let fill = |text: &str| fill(text, &variables);
-        assert_eq!(fill("a ${A} ${B:-b} $${A} $A").unwrap(), "a x b ${A} $A");
-        assert_eq!(fill("${EMPTY}|${EMPTY:-d}").unwrap(), "|d");
-        assert_eq!(fill("${B}").unwrap_err(), "the variable B is not set; `${B:-default}` gives a default");
-        assert_eq!(fill("${B:?set it}").unwrap_err(), "the variable B is not set: set it");
-        assert_eq!(fill("${A").unwrap_err(), "`${` without `}`; write `$${` for the text itself");
+    fn plain_scalars_become_what_yaml_says() {
+        let show = |text: &str| plain_to_json(text).to_string();
+        assert_eq!(show("true"), "true");
+        assert_eq!(show("NO"), "\"NO\"");
+        assert_eq!(show("12"), "12");
+        assert_eq!(show("-12"), "-12");
+        assert_eq!(show("+12"), "12");
+        assert_eq!(show("0x1f"), "31");
+        assert_eq!(show("1.50"), "1.5");
+        assert_eq!(show("18446744073709551615"), "18446744073709551615");
+        assert_eq!(show("nan"), "\"nan\"");
+        assert_eq!(show(".inf"), "\".inf\"");
+        assert_eq!(show("infinity"), "\"infinity\"");
+        assert_eq!(show("1.2.3"), "\"1.2.3\"");
+        assert_eq!(show("2026-11-23"), "\"2026-11-23\"");
+        assert_eq!(show("1e999"), "\"1e999\"");
+    }
+
+    #[test]
+    fn paths_reach_into_lists_and_stop_at_scalars() {
+        let place = Place::other("test");
+        let plain = |text: &str| Node::plain(place.clone(), text);
+        let mut node = Node::empty(place.clone());
+        node.set("source.extra_config.fetch.min.bytes", plain("1")).unwrap();
+        node.set("sink.bucket", plain("lake")).unwrap();
+        let mut plugin = Node::empty(place.clone());
+        plugin.set("name", plain("first")).unwrap();
+        node.set("plugins", Node { place: place.clone(), value: Value::List(vec![plugin]) }).unwrap();
+        node.set("plugins[0].limits.memory", plain("1MiB")).unwrap();
+        node.set("plugins.first.on_reject", plain("drop")).unwrap();
+        let expected = serde_json::json!({
+            "source": {"extra_config": {"fetch.min.bytes": 1}},
+            "sink": {"bucket": "lake"},
+            "plugins": [{"name": "first", "limits": {"memory": "1MiB"}, "on_reject": "drop"}],
+        });
+        assert_eq!(node.to_json(), expected);
+        let mut fails = |path: &str| node.set(path, plain("x")).unwrap_err();
+        assert_eq!(fails("plugins.3.name"), "the list has 1 items, counted from 0, and none is 3");
+        assert_eq!(fails("sink.bucket.name"), "`name` is asked of one value, which has no keys");
+        assert_eq!(fails("sink..x"), "expected a key such as sink.bucket");
     }
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC{0,80}|([a-z]{1,3}: ?|- |\\n|  |\\$\\{|&a |\\*a|[\\[\\]{},'\"!]){0,40}") {
-            let faults = Collector::default();
-            parse(&"f.yaml".into(), &text, &Variables::new(), &faults);
+        fn no_scalar_panics(text in "\\PC{0,20}|[-+.0-9eExa]{0,20}") {
+            let _ = plain_to_json(&text);
         }
     }
 }

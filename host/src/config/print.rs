@@ -1,66 +1,415 @@
-//! The effective configuration as YAML, with secrets masked.
+//! The configuration in force as YAML: defaults, variables, environment and flags included, secrets masked.
+//!
+//! It is made from the checked types and can be loaded again, apart from the secrets.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use super::node::{Node, Value};
+use arrow_schema::Field;
+use serde_json::{Map, Value, json};
 
-/// Words in a key whose value nobody may see.
-const SECRET_WORDS: [&str; 5] = ["secret", "password", "token", "credential", "jaas"];
+use super::{
+    Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, LogFormat, MetadataColumn,
+    OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig,
+    PluginConfig, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig,
+    ValueFormat, properties::is_secret, schema::type_text,
+};
 
-/// A whole document.
-pub(super) fn yaml(name: &str, node: &Node) -> String {
-    let mut text = format!("# {name}\n");
-    write_node(&mut text, node, 0, false);
+/// What stands in the place of a secret.
+const MASK: &str = "***";
+
+/// The whole as YAML.
+pub(super) fn yaml(config: &Config) -> String {
+    let mut top = match config.pipelines.as_slice() {
+        [only] => {
+            let mut top = Map::from_iter([("name".to_owned(), json!(*only.name))]);
+            top.extend(pipeline(only));
+            top
+        }
+        several => {
+            let pipelines: Map<_, _> =
+                several.iter().map(|one| (one.name.to_string(), Value::Object(pipeline(one)))).collect();
+            Map::from_iter([("pipelines".to_owned(), Value::Object(pipelines))])
+        }
+    };
+    top.insert("telemetry".to_owned(), telemetry(&config.telemetry));
+    let mut text = "# Relative paths begin at the working folder.\n".to_owned();
+    write(&mut text, &Value::Object(top), 0);
     text
 }
 
-/// One value at an indentation. Writing to a String cannot fail.
-fn write_node(text: &mut String, node: &Node, indent: usize, is_secret: bool) {
-    let pad = "  ".repeat(indent);
-    match &node.value {
-        Value::Null => text.push_str("null\n"),
-        Value::Scalar(value, quoted) => {
-            let shown = if is_secret { "***" } else { value };
-            let _ = if *quoted || is_secret || needs_quotes(shown) {
-                writeln!(text, "{shown:?}")
-            } else {
-                writeln!(text, "{shown}")
+/// One pipeline.
+fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
+    let PipelineConfig { name: _, tenant, source: from, decode, plugins, sink: to, run: when, dead_letter } = config;
+    let dead_letter = match dead_letter {
+        DeadLetterConfig::Store => "store",
+        DeadLetterConfig::None => "none",
+    };
+    let plugins: Vec<_> = plugins.iter().map(|one| plugin(one)).collect();
+    let sections = [
+        ("tenant", json!(**tenant)),
+        ("source", source(from, decode.format)),
+        ("schema", schema(decode)),
+        ("plugins", json!(plugins)),
+        ("sink", sink(to)),
+        ("pipeline", run(when)),
+        ("dead_letter", json!({"type": dead_letter})),
+    ];
+    sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The source.
+fn source(config: &SourceConfig, format: ValueFormat) -> Value {
+    let SourceConfig { kind, batch_rows_max, batch_timeout } = config;
+    let mut value = match kind {
+        SourceKind::Kafka(kafka) => {
+            let extra: Map<_, _> = kafka
+                .extra_config
+                .iter()
+                .map(|(name, value)| (name.clone(), json!(if is_secret(name) { MASK } else { value.reveal() })))
+                .collect();
+            json!({
+                "type": "kafka",
+                "bootstrap_servers": kafka.bootstrap_servers,
+                "topics": kafka.topics,
+                "group_id": kafka.group_id,
+                "extra_config": extra,
+            })
+        }
+        SourceKind::File(file) => json!({"type": "file", "paths": file.paths}),
+    };
+    let format = match format {
+        ValueFormat::Json => "json",
+        ValueFormat::Raw => "raw",
+    };
+    set(&mut value, "value_format", json!(format));
+    set(&mut value, "batch_size", json!(batch_rows_max));
+    set(&mut value, "batch_timeout", duration(*batch_timeout));
+    value
+}
+
+/// The schema and what happens when records differ from it.
+fn schema(config: &DecodeConfig) -> Value {
+    let DecodeConfig { format: _, declared_schema, on_new_field, on_type_change, metadata_columns } = config;
+    let mut value = json!({"mode": if declared_schema.is_some() { "declared" } else { "infer" }});
+    if let Some(schema) = declared_schema {
+        set(&mut value, "fields", schema.fields().iter().map(|one| field(one)).collect());
+    }
+    let on_new_field = match on_new_field {
+        OnNewField::Add => "add",
+        OnNewField::Ignore => "ignore",
+        OnNewField::Reject => "reject",
+    };
+    let on_type_change = match on_type_change {
+        OnTypeChange::Widen => "widen",
+        OnTypeChange::String => "string",
+        OnTypeChange::Reject => "reject",
+    };
+    let columns: Vec<_> = metadata_columns
+        .iter()
+        .map(|column| match column {
+            MetadataColumn::Topic => "topic",
+            MetadataColumn::Partition => "partition",
+            MetadataColumn::Offset => "offset",
+            MetadataColumn::Timestamp => "timestamp",
+            MetadataColumn::Key => "key",
+        })
+        .collect();
+    set(&mut value, "on_new_field", json!(on_new_field));
+    set(&mut value, "on_type_change", json!(on_type_change));
+    set(&mut value, "metadata_columns", json!(columns));
+    value
+}
+
+/// A declared field with those in it.
+fn field(config: &Field) -> Value {
+    let (text, fields) = type_text(config.data_type());
+    let mut value = json!({"name": config.name(), "type": text, "nullable": config.is_nullable()});
+    if let Some(fields) = fields {
+        set(&mut value, "fields", fields.iter().map(|one| field(one)).collect());
+    }
+    value
+}
+
+/// A plugin.
+fn plugin(config: &PluginConfig) -> Value {
+    let PluginConfig { name, path, sha256, config_json, limits, on_reject, on_trap } = config;
+    let mut value = json!({"name": **name, "path": path.display().to_string()});
+    if let Some(digest) = sha256 {
+        set(&mut value, "sha256", json!(hexadecimal(digest)));
+    }
+    let own: Value = serde_json::from_str(config_json).unwrap_or_default();
+    set(&mut value, "config", masked(&own));
+    set(
+        &mut value,
+        "limits",
+        json!({
+            "memory": limits.memory_bytes,
+            "call_timeout": duration(limits.call_timeout),
+            "output_rows": limits.output_rows,
+            "output_bytes": limits.output_bytes,
+            "log_bytes_per_second": limits.log_bytes_per_second,
+        }),
+    );
+    set(&mut value, "on_reject", json!(reject(*on_reject)));
+    let backoff = json!({"from": duration(on_trap.backoff_from), "to": duration(on_trap.backoff_to)});
+    set(&mut value, "on_trap", json!({"retries": on_trap.retries, "then": reject(on_trap.then), "backoff": backoff}));
+    value
+}
+
+/// Bytes as digits.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// What happens to refused rows.
+fn reject(config: OnReject) -> &'static str {
+    match config {
+        OnReject::DeadLetter => "dead_letter",
+        OnReject::Drop => "drop",
+        OnReject::Fail => "fail",
+    }
+}
+
+/// A plugin's own configuration: what its keys say is secret, and passwords in addresses, are masked.
+fn masked(value: &Value) -> Value {
+    match value {
+        Value::Object(entries) => {
+            let mask = |(key, value): (&String, &Value)| {
+                (key.clone(), if is_secret(key) && !value.is_null() { json!(MASK) } else { masked(value) })
             };
+            Value::Object(entries.iter().map(mask).collect())
         }
-        Value::List(list) => {
-            for item in list {
-                let _ = write!(text, "{pad}- ");
-                write_inner(text, item, indent + 1, is_secret);
+        Value::Array(list) => list.iter().map(masked).collect(),
+        Value::String(text) => match (text.find("://"), text.rfind('@')) {
+            (Some(scheme), Some(at)) if scheme < at => {
+                let (scheme, host) = (text.get(..scheme).unwrap_or_default(), text.get(at..).unwrap_or_default());
+                json!(format!("{scheme}://{MASK}{host}"))
+            }
+            _ => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+/// The sink.
+fn sink(config: &SinkConfig) -> Value {
+    let SinkConfig { kind, partition_by, keep_partition_columns, parquet: format, retry_timeout } = config;
+    let mut value = match kind {
+        SinkKind::S3(s3) => json!({
+            "type": "s3",
+            "bucket": s3.bucket,
+            "prefix": s3.prefix,
+            "region_name": s3.region,
+            "endpoint_url": s3.endpoint_url,
+            "aws_access_key_id": s3.access_key_id,
+            "aws_secret_access_key": s3.secret_access_key.as_ref().map(Secret::to_string),
+        }),
+        SinkKind::Local(local) => json!({"type": "local", "base_path": local.base_path.display().to_string()}),
+    };
+    let columns: Vec<_> = partition_by.iter().map(partition_column).collect();
+    set(&mut value, "partition_by", json!(columns));
+    set(&mut value, "keep_partition_columns", json!(keep_partition_columns));
+    set(&mut value, "compression", json!(compression(format.compression)));
+    set(&mut value, "parquet", parquet(format));
+    set(&mut value, "retry_timeout", duration(*retry_timeout));
+    value
+}
+
+/// `column` or `day(column)`.
+fn partition_column(config: &PartitionColumn) -> String {
+    let PartitionColumn { column, transform } = config;
+    match transform {
+        PartitionTransform::Identity => column.clone(),
+        PartitionTransform::Year => format!("year({column})"),
+        PartitionTransform::Month => format!("month({column})"),
+        PartitionTransform::Day => format!("day({column})"),
+        PartitionTransform::Hour => format!("hour({column})"),
+    }
+}
+
+/// How Parquet is written.
+fn parquet(config: &ParquetConfig) -> Value {
+    let statistics = match config.statistics {
+        Statistics::None => "none",
+        Statistics::Chunk => "chunk",
+        Statistics::Page => "page",
+    };
+    let mut columns = Map::new();
+    for (name, column) in &config.columns {
+        let mut entries = Map::new();
+        entries.extend(column.dictionary.map(|dictionary| ("dictionary".to_owned(), json!(dictionary))));
+        entries.extend(column.encoding.map(|own| ("encoding".to_owned(), json!(encoding(own)))));
+        entries.extend(column.compression.map(|own| ("compression".to_owned(), json!(compression(own)))));
+        columns.insert(name.clone(), Value::Object(entries));
+    }
+    json!({
+        "row_group_rows": config.row_group_rows,
+        "row_group_bytes": config.row_group_bytes,
+        "data_page_bytes": config.data_page_bytes,
+        "dictionary": config.dictionary,
+        "statistics": statistics,
+        "bloom_filter": config.bloom_filter,
+        "columns": columns,
+    })
+}
+
+/// An encoding's name.
+fn encoding(config: Encoding) -> &'static str {
+    match config {
+        Encoding::Plain => "plain",
+        Encoding::DeltaLengthByteArray => "delta_length_byte_array",
+        Encoding::DeltaByteArray => "delta_byte_array",
+        Encoding::DeltaBinaryPacked => "delta_binary_packed",
+        Encoding::ByteStreamSplit => "byte_stream_split",
+    }
+}
+
+/// A codec with its level.
+fn compression(config: Compression) -> String {
+    match config {
+        Compression::None => "none".to_owned(),
+        Compression::Snappy => "snappy".to_owned(),
+        Compression::Lz4 => "lz4".to_owned(),
+        Compression::Gzip(level) => format!("gzip({level})"),
+        Compression::Brotli(level) => format!("brotli({level})"),
+        Compression::Zstd(level) => format!("zstd({level})"),
+    }
+}
+
+/// When files are finished, and what may be in flight.
+fn run(config: &RunConfig) -> Value {
+    let delivery = match config.delivery {
+        Delivery::AtLeastOnce => "at_least_once",
+    };
+    let error_handling = match config.error_handling {
+        ErrorHandling::Log => "log",
+        ErrorHandling::Raise => "raise",
+        ErrorHandling::Ignore => "ignore",
+    };
+    json!({
+        "delivery": delivery,
+        "commit_interval": duration(config.commit_interval),
+        "flush_interval_batches": config.commit_interval_batches,
+        "target_file_size": config.target_file_size_bytes,
+        "open_files_max": config.open_files_max,
+        "memory": config.memory_bytes,
+        "lanes": config.lanes.map_or_else(|| json!("auto"), |lanes| json!(lanes)),
+        "error_handling": error_handling,
+        "max_batches": config.batches_max,
+        "shutdown_timeout": duration(config.shutdown_timeout),
+    })
+}
+
+/// Logs, metrics and traces.
+fn telemetry(config: &TelemetryConfig) -> Value {
+    let log_format = match config.log_format {
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    };
+    json!({
+        "log_level": config.log_level,
+        "log_format": log_format,
+        "enabled": config.enabled,
+        "service_name": config.service_name,
+        "otlp_endpoint": config.otlp_endpoint,
+        "trace_enabled": config.trace_enabled,
+        "metrics_enabled": config.metrics_enabled,
+        "listen": config.listen.map_or_else(|| "none".to_owned(), |listen| listen.to_string()),
+    })
+}
+
+/// `60s`, or milliseconds where seconds are too coarse.
+fn duration(config: Duration) -> Value {
+    if config.subsec_nanos() == 0 {
+        return json!(format!("{}s", config.as_secs()));
+    }
+    json!(format!("{}ms", config.as_secs_f64() * 1_000.0))
+}
+
+/// Adds a key to a map.
+fn set(value: &mut Value, key: &str, inner: Value) {
+    if let Value::Object(entries) = value {
+        entries.insert(key.to_owned(), inner);
+    }
+}
+
+/// One value as YAML at an indentation. Writing to a String cannot fail.
+fn write(text: &mut String, value: &Value, indent: usize) {
+    let pad = "  ".repeat(indent);
+    match value {
+        Value::Object(entries) => {
+            for (key, inner) in entries {
+                let _ = write!(text, "{pad}{}:", scalar(key));
+                write_inner(text, inner, indent);
             }
         }
-        Value::Map(entries) => {
-            for (key, item) in entries {
-                let lower = key.to_ascii_lowercase();
-                let is_secret = is_secret || SECRET_WORDS.iter().any(|word| lower.contains(word));
-                let _ = write!(text, "{pad}{key}: ");
-                write_inner(text, item, indent + 1, is_secret);
+        Value::Array(list) => {
+            for inner in list {
+                let _ = write!(text, "{pad}-");
+                write_inner(text, inner, indent);
             }
         }
+        other => _ = writeln!(text, "{pad}{other}"),
     }
 }
 
 /// A value behind a key or a dash.
-fn write_inner(text: &mut String, item: &Node, indent: usize, is_secret: bool) {
-    match &item.value {
-        Value::List(list) if list.is_empty() => text.push_str("[]\n"),
-        Value::Map(entries) if entries.is_empty() => text.push_str("{}\n"),
-        Value::List(_) | Value::Map(_) => {
+fn write_inner(text: &mut String, value: &Value, indent: usize) {
+    match value {
+        Value::Object(entries) if entries.is_empty() => text.push_str(" {}\n"),
+        Value::Object(_) => {
             text.push('\n');
-            write_node(text, item, indent, is_secret);
+            write(text, value, indent + 1);
         }
-        _ => write_node(text, item, indent, is_secret),
+        Value::Array(list) if list.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            let items: Vec<_> =
+                list.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), scalar)).collect();
+            let _ = writeln!(text, " [{}]", items.join(", "));
+        }
+        Value::Array(_) => {
+            text.push('\n');
+            write(text, value, indent + 1);
+        }
+        Value::String(own) => _ = writeln!(text, " {}", scalar(own)),
+        other => _ = writeln!(text, " {other}"),
     }
 }
 
-/// Whether a plain scalar would be read as something else.
-fn needs_quotes(value: &str) -> bool {
-    value.is_empty()
-        || value != value.trim()
-        || value.contains([':', '#', '\n', '"', '{', '}', '[', ']', '&', '*', '!', '|', '>', '%', '@', '`', ','])
-        || value.starts_with(['-', '?', '\''])
+/// A text as a YAML scalar: plain where it can only be read as a text, else in JSON's quotes, which are YAML's.
+fn scalar(text: &str) -> String {
+    let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/' || first == '_')
+        && text.chars().all(|character| character.is_ascii_alphanumeric() || "_-./()".contains(character))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+        );
+    if is_plain {
+        return text.to_owned();
+    }
+    // A dollar is doubled, since `${` would be filled in again.
+    json!(text.replace("${", "$${")).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_keeps_its_secrets() {
+        let config = json!({"api_key": "a", "nested": [{"password": 1, "url": "http://u:p@h/x", "column": "key"}], "token": null});
+        let expected = json!({"api_key": MASK, "nested": [{"password": MASK, "url": "http://***@h/x", "column": "key"}], "token": null});
+        assert_eq!(masked(&config), expected);
+    }
+
+    #[test]
+    fn texts_that_look_like_something_else_are_quoted() {
+        assert_eq!(scalar("zstd(3)"), "zstd(3)");
+        assert_eq!(scalar("no"), "\"no\"");
+        assert_eq!(scalar("12"), "\"12\"");
+        assert_eq!(scalar("a: \"b\"\n"), "\"a: \\\"b\\\"\\n\"");
+        assert_eq!(scalar("${A}"), "\"$${A}\"");
+    }
 }

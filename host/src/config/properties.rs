@@ -1,80 +1,155 @@
-//! Names of librdkafka's properties in `source.extra_config`: those that would break delivery are refused, and
-//! kafka-python's names, which the original took, are understood where librdkafka has the same thing.
+//! Names and values of `source.extra_config`.
+//!
+//! Names are librdkafka's; kafka-python's, which the original took, are understood where librdkafka has the same thing.
+//! What would break delivery is refused with the key to use instead. Everything else librdkafka itself judges, without
+//! a connection, so that what it knows and what we know cannot differ.
+
+use rdkafka::{ClientConfig, error::KafkaError, types::RDKafkaConfRes};
+
+use super::fault::hint_or_stop;
+
+/// Why offsets are not left to librdkafka.
+const OFFSETS: &str = "offsets are committed only after the files that hold the rows are durable";
 
 /// Properties that are set by keys of ours, or that delivery depends on, with the reason.
-const REFUSED: [(&str, &str); 12] = [
-    ("bootstrap.servers", "set source.bootstrap_servers"),
-    ("metadata.broker.list", "set source.bootstrap_servers"),
-    ("group.id", "set source.group_id"),
-    ("enable.auto.commit", "offsets are committed only after the files that hold the rows are durable"),
-    ("auto.commit.enable", "offsets are committed only after the files that hold the rows are durable"),
-    ("auto.commit.interval.ms", "offsets are committed only after the files that hold the rows are durable"),
-    ("enable.auto.offset.store", "offsets are committed only after the files that hold the rows are durable"),
-    ("enable.partition.eof", "it is on, to know where a topic ends"),
-    ("offset.store.method", "offsets are kept by the broker"),
+const REFUSED: [(&str, &str); 14] = [
+    ("bootstrap.servers", "use source.bootstrap_servers"),
+    ("metadata.broker.list", "use source.bootstrap_servers"),
+    ("group.id", "use source.group_id"),
+    ("enable.auto.commit", OFFSETS),
+    ("auto.commit.enable", OFFSETS),
+    ("auto.commit.interval.ms", OFFSETS),
+    ("enable.auto.offset.store", OFFSETS),
+    ("offset.store.method", OFFSETS),
+    ("offset.store.path", OFFSETS),
+    ("offset.store.sync.interval.ms", OFFSETS),
+    ("enable.partition.eof", "it is on, since it says where a topic ends"),
     ("allow.auto.create.topics", "a topic that is only read must not come into being"),
-    ("partition.assignment.strategy", "cooperative-sticky, so that a rebalance takes away only what moves"),
-    ("plugin.library.paths", "no code is loaded into this process"),
+    ("partition.assignment.strategy", "it is cooperative-sticky, so that a rebalance takes away only what moves"),
+    ("plugin.library.paths", "no native library is loaded into this process"),
 ];
 
 /// kafka-python's names that do not become librdkafka's by `_` to `.`.
-const KAFKA_PYTHON: [(&str, &str); 12] = [
-    ("security_protocol", "security.protocol"),
-    ("sasl_mechanism", "sasl.mechanism"),
+const KAFKA_PYTHON: [(&str, &str); 10] = [
     ("sasl_plain_username", "sasl.username"),
     ("sasl_plain_password", "sasl.password"),
     ("ssl_cafile", "ssl.ca.location"),
     ("ssl_certfile", "ssl.certificate.location"),
     ("ssl_keyfile", "ssl.key.location"),
+    ("ssl_crlfile", "ssl.crl.location"),
     ("ssl_password", "ssl.key.password"),
-    ("max_partition_fetch_bytes", "max.partition.fetch.bytes"),
     ("fetch_max_wait_ms", "fetch.wait.max.ms"),
     ("request_timeout_ms", "socket.timeout.ms"),
-    ("retry_backoff_ms", "retry.backoff.ms"),
+    ("metadata_max_age_ms", "topic.metadata.refresh.interval.ms"),
 ];
 
-/// kafka-python's names that are librdkafka's by `_` to `.`.
-const SAME_BY_DOTS: [&str; 12] = [
-    "client_id",
-    "auto_offset_reset",
-    "fetch_min_bytes",
-    "fetch_max_bytes",
-    "session_timeout_ms",
-    "heartbeat_interval_ms",
-    "max_poll_interval_ms",
-    "metadata_max_age_ms",
-    "isolation_level",
-    "client_rack",
-    "reconnect_backoff_ms",
-    "connections_max_idle_ms",
+/// Names of other clients for what a key of ours does.
+const OURS: [(&str, &str); 3] = [
+    ("max.poll.records", "use source.batch_size"),
+    ("consumer.timeout.ms", "`run --until-end` ends at what was there at start"),
+    ("value.deserializer", "use source.value_format"),
 ];
 
-/// librdkafka's name, or why the property is refused. Names that only librdkafka can judge go through; it answers when
-/// the consumer is made.
-pub(super) fn librdkafka_name(name: &str) -> Result<String, String> {
-    let known = if name.contains('_') && !name.contains('.') {
-        match KAFKA_PYTHON.iter().find(|(python, _)| *python == name) {
-            Some((_, librdkafka)) => (*librdkafka).to_owned(),
-            None if SAME_BY_DOTS.contains(&name)
-                || REFUSED.iter().any(|(refused, _)| *refused == name.replace('_', ".")) =>
-            {
-                name.replace('_', ".")
-            }
-            None => {
-                return Err(format!(
-                    "this is kafka-python's way to write it, and librdkafka has no such property; \
-                     see librdkafka's CONFIGURATION.md for names such as {}",
-                    name.replace('_', ".")
-                ));
-            }
-        }
-    } else {
-        name.to_owned()
-    };
-    match REFUSED.iter().find(|(refused, _)| *refused == known) {
-        Some((_, reason)) => Err(format!("{known} cannot be set here: {reason}")),
-        None => Ok(known),
+/// Names that people misspell; only for "did you mean".
+const COMMON: [&str; 40] = [
+    "auto.offset.reset",
+    "check.crcs",
+    "client.id",
+    "client.rack",
+    "connections.max.idle.ms",
+    "debug",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.wait.max.ms",
+    "group.instance.id",
+    "group.protocol",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "retry.backoff.ms",
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.service.name",
+    "sasl.mechanism",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "session.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "statistics.interval.ms",
+];
+
+/// librdkafka's name for a property that it takes with this value, or why not.
+pub(super) fn librdkafka_name(name: &str, value: &str) -> Result<String, String> {
+    let dotted = name.replace('_', ".");
+    if let Some((refused, reason)) = REFUSED.iter().find(|(refused, _)| *refused == dotted) {
+        return Err(format!("{refused} cannot be set here: {reason}"));
     }
+    if let Some((_, instead)) = OURS.iter().find(|(other, _)| *other == dotted) {
+        return Err(format!("librdkafka has no such property; {instead}"));
+    }
+    let translated = KAFKA_PYTHON.iter().find(|(python, _)| *python == name).map(|(_, librdkafka)| *librdkafka);
+    let candidates = translated.map_or_else(|| vec![name, dotted.as_str()], |translated| vec![translated]);
+    for candidate in candidates {
+        match judge(candidate, value) {
+            Verdict::Good => return Ok(candidate.to_owned()),
+            Verdict::Wrong(message) => return Err(message),
+            Verdict::Unknown => {}
+        }
+    }
+    let hint = hint_or_stop(&dotted, COMMON.into_iter());
+    Err(format!("librdkafka has no such property{hint} Its CONFIGURATION.md has them all"))
+}
+
+/// What librdkafka says.
+enum Verdict {
+    /// It takes it.
+    Good,
+    /// It has no such property.
+    Unknown,
+    /// It does not take the value.
+    Wrong(String),
+}
+
+/// Asks librdkafka; nothing is connected.
+fn judge(name: &str, value: &str) -> Verdict {
+    // Texts for C end at a zero byte.
+    if name.contains('\0') || value.contains('\0') {
+        return Verdict::Wrong("a property must not contain a zero byte".to_owned());
+    }
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Ok(_) => Verdict::Good,
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => Verdict::Unknown,
+        Err(KafkaError::ClientConfig(_, description, ..)) if !is_secret(name) => {
+            Verdict::Wrong(format!("librdkafka refuses it: {description}"))
+        }
+        Err(_) => Verdict::Wrong("librdkafka refuses the value".to_owned()),
+    }
+}
+
+/// Whether the value of a property or of any key may be a secret, by its name.
+pub(super) fn is_secret(name: &str) -> bool {
+    let words = ["secret", "password", "passphrase", "passwd", "token", "credential", "jaas", "pem", "authorization"];
+    let ends = ["apikey", "api_key", "private_key", "access_key", "oauthbearer.config", "auth", "pwd"];
+    let lower = name.to_ascii_lowercase().replace('-', "_");
+    // Where tokens are fetched is no secret, nor is which header or type they have.
+    let is_public = lower.ends_with(".url") || lower.ends_with("_url");
+    !is_public && (words.iter().any(|word| lower.contains(word)) || ends.iter().any(|end| lower.ends_with(end)))
 }
 
 #[cfg(test)]
@@ -83,12 +158,60 @@ mod tests {
 
     #[test]
     fn what_breaks_delivery_is_refused_in_both_spellings() {
-        for name in ["enable.auto.commit", "enable_auto_commit", "group.id", "group_id"] {
-            assert!(librdkafka_name(name).unwrap_err().contains("cannot be set here"), "{name}");
+        for name in ["enable.auto.commit", "enable_auto_commit"] {
+            let message = librdkafka_name(name, "true").unwrap_err();
+            let expected = "enable.auto.commit cannot be set here: offsets are committed only after the files that hold the \
+                            rows are durable";
+            assert_eq!(message, expected);
         }
-        assert_eq!(librdkafka_name("fetch.min.bytes").unwrap(), "fetch.min.bytes");
-        assert_eq!(librdkafka_name("auto_offset_reset").unwrap(), "auto.offset.reset");
-        assert_eq!(librdkafka_name("sasl_plain_password").unwrap(), "sasl.password");
-        assert!(librdkafka_name("value_deserializer").unwrap_err().contains("kafka-python"));
+        for (name, reason) in REFUSED {
+            assert!(librdkafka_name(name, "1").unwrap_err().ends_with(reason));
+        }
+        assert_eq!(librdkafka_name("group_id", "g").unwrap_err(), "group.id cannot be set here: use source.group_id");
+    }
+
+    #[test]
+    fn names_of_librdkafka_and_of_kafka_python_are_understood() {
+        let name = |name: &str, value: &str| librdkafka_name(name, value).unwrap();
+        assert_eq!(name("fetch.min.bytes", "100000"), "fetch.min.bytes");
+        assert_eq!(name("auto.offset.reset", "earliest"), "auto.offset.reset");
+        assert_eq!(name("auto_offset_reset", "latest"), "auto.offset.reset");
+        assert_eq!(name("session_timeout_ms", "30000"), "session.timeout.ms");
+        assert_eq!(name("security_protocol", "SASL_SSL"), "security.protocol");
+        assert_eq!(name("sasl_plain_password", "x"), "sasl.password");
+        assert_eq!(name("log_level", "6"), "log_level");
+        for (python, librdkafka) in KAFKA_PYTHON {
+            assert!(!matches!(judge(librdkafka, "1"), Verdict::Unknown), "{python}");
+        }
+    }
+
+    #[test]
+    fn the_names_to_suggest_exist() {
+        for name in COMMON {
+            assert!(!matches!(judge(name, "1"), Verdict::Unknown), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_librdkafka_does_not_take_is_told_offline() {
+        let fault = |name: &str, value: &str| librdkafka_name(name, value).unwrap_err();
+        assert_eq!(
+            fault("fetch.min.byte", "1"),
+            "librdkafka has no such property; did you mean fetch.min.bytes? Its CONFIGURATION.md has them all"
+        );
+        assert_eq!(fault("max_poll_records", "500"), "librdkafka has no such property; use source.batch_size");
+        assert!(fault("fetch.min.bytes", "many").starts_with("librdkafka refuses it: "));
+        assert_eq!(fault("client.id", "a\0b"), "a property must not contain a zero byte");
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for name in ["sasl.password", "ssl.key.pem", "aws_secret_access_key", "api-key", "Authorization", "geo_api_key"]
+        {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["key", "bucket", "sasl.oauthbearer.token.endpoint.url", "group.id", "ssl.key.location"] {
+            assert!(!is_secret(name), "{name}");
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! Reads typed values from a section of the configuration, remembers which keys it was asked for, and reports the rest.
 //!
-//! A key costs one line: `section.get("commit_interval", positive_duration)`.
+//! A key costs one line: `section.get_or("commit_interval", Duration::from_secs(60), positive_duration)`. A key that
+//! is there but wrong is told once, and reads as if it were missing.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    fault::{Collector, Place, nearest},
+    fault::{Collector, Place, UnknownKey},
     node::{Node, Value},
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 24] = [
+const OTHER_VERSIONS: [(&str, &str); 27] = [
     ("source.host", "Redis sources"),
     ("source.port", "Redis sources"),
     ("source.db", "Redis sources"),
@@ -20,8 +24,12 @@ const OTHER_VERSIONS: [(&str, &str); 24] = [
     ("source.continuous", "Redis sources"),
     ("source.consumer_group", "Redis sources"),
     ("source.consumer_name", "Redis sources"),
+    ("source.on_tombstone", "options for tombstones"),
+    ("source.schema_registry", "schema registries"),
+    ("source.start", "starting at a time"),
     ("sink.url", "HDFS sinks"),
     ("sink.user", "HDFS sinks"),
+    ("sink.extra_config", "further options of stores"),
     ("sink.merge_enabled", "compaction"),
     ("sink.merge_period", "compaction"),
     ("sink.merge_min_files", "compaction"),
@@ -31,48 +39,61 @@ const OTHER_VERSIONS: [(&str, &str); 24] = [
     ("plugins.limits.instances", "limits on instances"),
     ("plugins.on_trap.open_circuit_after", "the circuit breaker"),
     ("dead_letter.topic", "a Kafka topic for dead letters"),
-    ("source.on_tombstone", "options for tombstones"),
-    ("source.schema_registry", "schema registries"),
-    ("source.start", "starting at a time"),
+    ("schema.registry", "schema registries"),
+    ("pipeline.tenant", "budgets of tenants"),
     ("tenants", "budgets of tenants"),
 ];
 
 /// A section while it is read.
+#[derive(Debug)]
 pub(super) struct Section<'a> {
     /// The dotted path to it; empty at the top.
     path: String,
+    /// The same without indices and free names, and from the top of its pipeline: one for all sections of a kind.
+    plain: String,
     /// Its keys; none when it is missing.
     node: Option<&'a Node>,
     /// Where it stands, or where what it belongs to stands.
     place: Place,
+    /// Whether something stands there that is no section; its fault is told.
+    is_wrong: bool,
     /// Keys that were asked for.
     asked: RefCell<Vec<&'static str>>,
     /// Where faults go.
     faults: &'a Collector,
 }
 
+/// A name or an index, and what stands there.
+pub(super) type Named<'a> = (Option<&'a str>, Section<'a>);
+
 impl<'a> Section<'a> {
-    /// The top of a configuration, or of one pipeline in it.
+    /// The top of a configuration.
     pub(super) fn top(node: &'a Node, faults: &'a Collector) -> Self {
-        Self::new(String::new(), Some(node), node.place.clone(), faults)
+        Self::new(String::new(), String::new(), Some(node), node.place.clone(), faults)
     }
 
     /// A section; a fault when it is something else.
-    fn new(path: String, node: Option<&'a Node>, place: Place, faults: &'a Collector) -> Self {
+    fn new(path: String, plain: String, node: Option<&'a Node>, place: Place, faults: &'a Collector) -> Self {
+        let mut is_wrong = false;
         let node = node.filter(|node| match &node.value {
             Value::Map(_) => true,
             Value::Null => false,
+            Value::Unreadable => {
+                is_wrong = true;
+                false
+            }
             Value::Scalar(..) | Value::List(_) => {
-                faults.add(&node.place, &path, "expected keys and values");
+                faults.add(&node.place, &path, format!("expected keys and values, found {}", node.value.kind()));
+                is_wrong = true;
                 false
             }
         });
-        Self { path, node, place, asked: RefCell::default(), faults }
+        Self { path, plain, node, place, is_wrong, asked: RefCell::default(), faults }
     }
 
     /// The path of a key.
     pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        join(&self.path, key)
     }
 
     /// Whether the section is there.
@@ -80,9 +101,39 @@ impl<'a> Section<'a> {
         self.node.is_some()
     }
 
+    /// Whether nothing stands there.
+    pub(super) fn node_is_missing(&self) -> bool {
+        self.node.is_none() && !self.is_wrong
+    }
+
+    /// Whether a key is there, without asking for it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.node.and_then(|node| node.get(key)).is_some_and(|node| !matches!(node.value, Value::Null))
+    }
+
+    /// The text of a key, without asking for it.
+    pub(super) fn scalar(&self, key: &str) -> Option<&'a str> {
+        self.node?.text_at(key)
+    }
+
+    /// Whether a key is missing or an empty section, without asking for it.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        match self.node.and_then(|node| node.get(key)).map(|node| &node.value) {
+            None | Some(Value::Null) => true,
+            Some(Value::Map(entries)) => entries.is_empty(),
+            Some(_) => false,
+        }
+    }
+
+    /// Where it stands.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The value of a key, whatever it is; null counts as missing.
     pub(super) fn node(&self, key: &'static str) -> Option<&'a Node> {
         self.asked.borrow_mut().push(key);
+        self.faults.note_asked(join(&self.plain, key));
         self.node?.get(key).filter(|node| !matches!(node.value, Value::Null))
     }
 
@@ -90,17 +141,20 @@ impl<'a> Section<'a> {
     pub(super) fn section(&self, key: &'static str) -> Self {
         let node = self.node(key);
         let place = node.map_or_else(|| self.place.clone(), |node| node.place.clone());
-        Section::new(self.path_of(key), node, place, self.faults)
+        Self::new(self.path_of(key), join(&self.plain, key), node, place, self.faults)
     }
 
     /// A value of some type; `None` when it is missing or wrong.
     pub(super) fn get<T>(&self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let node = self.node(key)?;
-        let Value::Scalar(text, _) = &node.value else {
-            self.faults.add(&node.place, &self.path_of(key), "expected one value, found a list or a section");
-            return None;
-        };
-        parse(text).map_err(|message| self.faults.add(&node.place, &self.path_of(key), message)).ok()
+        match &node.value {
+            Value::Scalar(text, _) => parse(text).map_err(|message| self.fault(key, message)).ok(),
+            Value::Unreadable => None,
+            other => {
+                self.fault(key, format!("expected one value, found {}", other.kind()));
+                None
+            }
+        }
     }
 
     /// The same, with what counts when it is missing.
@@ -113,83 +167,144 @@ impl<'a> Section<'a> {
         self.get(key, |text| Ok(text.to_owned()))
     }
 
-    /// A text that has to be there.
-    pub(super) fn required_text(&self, key: &'static str) -> Option<String> {
+    /// A text that has to be there; `what` says what it is.
+    pub(super) fn required_text(&self, key: &'static str, what: &str) -> Option<String> {
         let text = self.text(key).filter(|text| !text.is_empty());
-        if text.is_none() {
-            self.fault(key, "is missing");
+        let is_wrong =
+            || self.node(key).is_some_and(|node| !matches!(&node.value, Value::Scalar(text, _) if text.is_empty()));
+        if text.is_none() && !is_wrong() {
+            self.fault(key, format!("is missing: {what}"));
         }
         text
     }
 
-    /// A list of texts; one text with commas counts as a list, as in the original's environment variables.
-    pub(super) fn texts(&self, key: &'static str) -> Vec<String> {
+    /// A file or a folder: relative to `folder` where a file says it, to the working folder where a flag or a variable
+    /// does.
+    pub(super) fn resolve(place: &Place, folder: &Path, path: &str) -> PathBuf {
+        match place {
+            Place::Line(..) => folder.join(path),
+            Place::Other(_) => PathBuf::from(path),
+        }
+    }
+
+    /// A list of texts with their places; one text with commas counts as a list, as in the original's environment
+    /// variables.
+    pub(super) fn texts(&self, key: &'static str) -> Vec<(String, Place)> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let mut texts = Vec::new();
         match &node.value {
             Value::Scalar(text, _) => {
-                texts.extend(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()));
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                texts.extend(parts.map(|part| (part.to_owned(), node.place.clone())));
             }
             Value::List(list) => {
-                for item in list {
+                for (at, item) in list.iter().enumerate() {
                     match &item.value {
-                        Value::Scalar(text, _) => texts.push(text.clone()),
-                        _ => self.faults.add(&item.place, &self.path_of(key), "expected a list of texts"),
+                        Value::Scalar(text, _) => texts.push((text.clone(), item.place.clone())),
+                        Value::Unreadable => {}
+                        other => {
+                            let path = format!("{}[{at}]", self.path_of(key));
+                            self.faults.add(&item.place, &path, format!("expected a text, found {}", other.kind()));
+                        }
                     }
                 }
             }
-            _ => self.faults.add(&node.place, &self.path_of(key), "expected a list"),
+            Value::Map(_) => self.fault(key, "expected a list, found keys and values"),
+            Value::Null | Value::Unreadable => {}
+        }
+        texts
+    }
+
+    /// A list of texts that has to have some; `what` says what they are.
+    pub(super) fn required_texts(&self, key: &'static str, what: &str) -> Vec<(String, Place)> {
+        let texts = self.texts(key);
+        let is_empty = match self.node(key).map(|node| &node.value) {
+            None => true,
+            Some(Value::List(list)) => list.is_empty(),
+            Some(Value::Scalar(..)) => texts.is_empty(),
+            Some(_) => false,
+        };
+        if is_empty {
+            self.fault(key, format!("is missing: {what}"));
         }
         texts
     }
 
     /// Keys and texts, whatever the keys are.
-    pub(super) fn pairs(&self, key: &'static str) -> Vec<(String, String, Place)> {
-        let Some(node) = self.node(key) else { return Vec::new() };
-        let Value::Map(entries) = &node.value else {
-            self.faults.add(&node.place, &self.path_of(key), "expected keys and values");
-            return Vec::new();
-        };
+    pub(super) fn pairs(&self, key: &'static str) -> Vec<(&'a str, &'a str, &'a Place)> {
+        let section = self.section(key);
+        let Some(Node { value: Value::Map(entries), .. }) = section.node else { return Vec::new() };
         let mut pairs = Vec::new();
         for (name, entry) in entries {
             match &entry.value {
-                Value::Scalar(text, _) => pairs.push((name.clone(), text.clone(), entry.place.clone())),
-                _ => self.faults.add(&entry.place, &format!("{}.{name}", self.path_of(key)), "expected one value"),
+                Value::Scalar(text, _) => pairs.push((name.as_str(), text.as_str(), &entry.place)),
+                Value::Unreadable => {}
+                other => {
+                    let message = format!("expected one value, found {}", other.kind());
+                    self.faults.add(&entry.place, &section.path_of(name), message);
+                }
             }
         }
         pairs
     }
 
-    /// The sections of a list, or of a map with free names.
-    pub(super) fn sections(&self, key: &'static str) -> Vec<(Option<String>, Self)> {
+    /// The sections of a list, or of a map with free names. `plain` is what they have in common with those elsewhere.
+    fn all(&self, key: &'static str, plain: &str) -> Vec<Named<'a>> {
         let Some(node) = self.node(key) else { return Vec::new() };
-        let make = |path: String, item: &'a Node| Section::new(path, Some(item), item.place.clone(), self.faults);
+        let path = self.path_of(key);
+        let make = |path: String, item: &'a Node| {
+            Self::new(path, plain.to_owned(), Some(item), item.place.clone(), self.faults)
+        };
         match &node.value {
-            Value::List(list) => list
-                .iter()
-                .enumerate()
-                .map(|(at, item)| (None, make(format!("{}[{at}]", self.path_of(key)), item)))
-                .collect(),
-            Value::Map(entries) => entries
-                .iter()
-                .map(|(name, item)| (Some(name.clone()), make(format!("{}.{name}", self.path_of(key)), item)))
-                .collect(),
-            _ => {
-                self.faults.add(&node.place, &self.path_of(key), "expected a list of sections");
+            Value::List(list) => {
+                list.iter().enumerate().map(|(at, item)| (None, make(format!("{path}[{at}]"), item))).collect()
+            }
+            Value::Map(entries) => {
+                entries.iter().map(|(name, item)| (Some(name.as_str()), make(join(&path, name), item))).collect()
+            }
+            Value::Unreadable | Value::Null => Vec::new(),
+            Value::Scalar(..) => {
+                self.fault(key, "expected a list or keys and values, found one value");
                 Vec::new()
             }
         }
     }
 
+    /// The sections of a list, or of a map with free names.
+    pub(super) fn sections(&self, key: &'static str) -> Vec<Named<'a>> {
+        self.all(key, &join(&self.plain, key))
+    }
+
+    /// The same where each is the top of something, such as a pipeline.
+    pub(super) fn tops(&self, key: &'static str) -> Vec<Named<'a>> {
+        self.all(key, "")
+    }
+
+    /// Keys that only another kind has: told as such, not as unknown. `kind` is how to ask for that other kind.
+    pub(super) fn only_with(&self, kind: &str, keys: &[&'static str]) {
+        let Some(node) = self.node else { return };
+        for key in keys.iter().filter(|key| !self.asked.borrow().contains(key)) {
+            if let Some(found) = node.get(key) {
+                self.faults.add(
+                    &found.place,
+                    &self.path_of(key),
+                    format!("has no meaning here; it belongs to `{kind}`"),
+                );
+            }
+        }
+        self.asked.borrow_mut().extend(keys);
+    }
+
     /// Notes a fault at a key, or at the section where the key is missing.
     pub(super) fn fault(&self, key: &str, message: impl Into<String>) {
         let place = self.node.and_then(|node| node.get(key)).map_or(&self.place, |node| &node.place);
-        self.faults.add(place, &self.path_of(key), message);
+        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        self.faults.add(place, &path, message);
     }
 
-    /// Notes a fault at a place within the section.
-    pub(super) fn fault_at(&self, place: &Place, path: &str, message: impl Into<String>) {
-        self.faults.add(place, path, message);
+    /// Notes a fault of a key at a place, for instance that of an item of a list.
+    pub(super) fn fault_at(&self, place: &Place, key: &str, message: impl Into<String>) {
+        self.faults.add(place, &self.path_of(key), message);
     }
 
     /// Reports every key that nobody asked for.
@@ -197,20 +312,18 @@ impl<'a> Section<'a> {
         let Some(Node { value: Value::Map(entries), .. }) = self.node else { return };
         let asked = self.asked.borrow();
         for (name, node) in entries.iter().filter(|(name, _)| !asked.contains(&name.as_str())) {
-            let path = self.path_of(name);
-            let plain: String =
-                path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
-            let message = if let Some((_, what)) = OTHER_VERSIONS.iter().find(|(key, _)| *key == plain) {
-                format!("this version does not serve {what}")
-            } else if let Some(known) = nearest(name, asked.iter().copied()) {
-                format!("unknown key; did you mean {known:?}?")
-            } else {
-                let mut known = asked.clone();
-                known.sort_unstable();
-                known.dedup();
-                format!("unknown key; known here: {}", known.join(", "))
-            };
-            self.faults.add(&node.place, &path, message);
+            let (path, plain) = (self.path_of(name), join(&self.plain, name));
+            if let Some((_, what)) = OTHER_VERSIONS.iter().find(|(key, _)| *key == plain) {
+                self.faults.add(&node.place, &path, format!("this version does not serve {what} yet"));
+                continue;
+            }
+            let known = asked.iter().copied().collect();
+            self.faults.note_unknown(UnknownKey { place: node.place.clone(), path, key: name.clone(), known });
         }
     }
+}
+
+/// A dotted path.
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

@@ -1,0 +1,129 @@
+//! `schema`: how bytes become typed rows.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Fields, Schema};
+
+use crate::config::{
+    DecodeConfig, MetadataColumn, OnNewField, OnTypeChange, ValueFormat,
+    reader::Section,
+    schema::{DEPTH_MAX, parse_type},
+    value::{boolean, choice},
+};
+
+/// Metadata columns by their name in the configuration.
+pub(super) const METADATA_COLUMNS: [(&str, MetadataColumn); 5] = [
+    ("topic", MetadataColumn::Topic),
+    ("partition", MetadataColumn::Partition),
+    ("offset", MetadataColumn::Offset),
+    ("timestamp", MetadataColumn::Timestamp),
+    ("key", MetadataColumn::Key),
+];
+
+/// How bytes become rows.
+pub(super) fn read(section: Section<'_>, format: ValueFormat) -> DecodeConfig {
+    let fields = fields(&section, 0);
+    let has_fields = section.node("fields").is_some();
+    let is_declared = section.get("mode", |text| choice(text, &[("declared", true), ("infer", false)]));
+    if is_declared == Some(true) && !has_fields {
+        section.fault("fields", "is missing: a declared schema needs fields");
+    }
+    if is_declared == Some(false) && has_fields {
+        section.fault("mode", "an inferred schema has no `fields`; write `mode: declared`, or leave `fields` out");
+    }
+    let is_declared = is_declared.unwrap_or(has_fields);
+    let default = if is_declared { OnNewField::Ignore } else { OnNewField::Add };
+    let on_new_field = section.get_or("on_new_field", default, |text| {
+        choice(text, &[("add", OnNewField::Add), ("ignore", OnNewField::Ignore), ("reject", OnNewField::Reject)])
+    });
+    let on_type_change = section.get_or("on_type_change", OnTypeChange::Widen, |text| {
+        let choices =
+            [("widen", OnTypeChange::Widen), ("string", OnTypeChange::String), ("reject", OnTypeChange::Reject)];
+        choice(text, &choices)
+    });
+    let metadata_columns = metadata_columns(&section);
+    if format == ValueFormat::Raw {
+        for key in ["fields", "metadata_columns"].into_iter().filter(|key| section.has(key)) {
+            let message = "has no meaning with `value_format: raw`, whose columns are topic, partition, offset, timestamp, \
+                           key, value, headers";
+            section.fault(key, message);
+        }
+    }
+    for name in metadata_columns.iter().filter_map(|column| metadata_name(*column)) {
+        if fields.iter().any(|field| field.name().strip_prefix('_') == Some(name)) {
+            section.fault("metadata_columns", format!("{name} becomes the column \"_{name}\", which `fields` has too"));
+        }
+    }
+    let declared_schema = (is_declared && format == ValueFormat::Json).then(|| Arc::new(Schema::new(fields)));
+    section.finish();
+    DecodeConfig { format, declared_schema, on_new_field, on_type_change, metadata_columns }
+}
+
+/// Facts about a record that become columns.
+fn metadata_columns(section: &Section<'_>) -> Vec<MetadataColumn> {
+    let mut columns = Vec::new();
+    for (name, place) in section.texts("metadata_columns") {
+        match choice(name.strip_prefix('_').unwrap_or(&name), &METADATA_COLUMNS) {
+            Ok(column) if columns.contains(&column) => {
+                section.fault_at(&place, "metadata_columns", format!("{name} is there twice"));
+            }
+            Ok(column) => columns.push(column),
+            Err(message) => section.fault_at(&place, "metadata_columns", message),
+        }
+    }
+    columns
+}
+
+/// The name of a metadata column in the configuration.
+pub(super) fn metadata_name(column: MetadataColumn) -> Option<&'static str> {
+    METADATA_COLUMNS.iter().find(|(_, other)| *other == column).map(|(name, _)| *name)
+}
+
+/// Declared fields, and those in them.
+fn fields(section: &Section<'_>, depth: usize) -> Vec<Field> {
+    let mut fields: Vec<Field> = Vec::new();
+    if depth > DEPTH_MAX {
+        let _ = section.node("fields");
+        section.fault("fields", format!("types are nested deeper than {DEPTH_MAX}"));
+        return fields;
+    }
+    let sections = section.sections("fields");
+    if sections.is_empty() && section.node("fields").is_some_and(|node| matches!(node.value.kind(), "a list")) {
+        section.fault("fields", "expected at least one field such as {name: id, type: int64}");
+    }
+    for (key, field) in sections {
+        let name = match key {
+            Some(key) => Some(key.to_owned()),
+            None => field.is_there().then(|| field.required_text("name", "what the field is called")).flatten(),
+        };
+        let inner = field.has("fields").then(|| Fields::from(self::fields(&field, depth + 1)));
+        let data_type = data_type(&field, inner);
+        let nullable = field.get_or("nullable", true, boolean);
+        if let Some(name) = name {
+            if fields.iter().any(|known| *known.name() == name) {
+                field.fault("name", format!("the field {name:?} is there twice"));
+            } else if let Some(other) = fields.iter().find(|known| known.name().eq_ignore_ascii_case(&name)) {
+                let message = format!(
+                    "{name:?} and {:?} differ in case only, which most readers of Parquet cannot tell apart",
+                    other.name()
+                );
+                field.fault("name", message);
+            }
+            // A field whose type is wrong is still there for those who ask for its name.
+            fields.push(Field::new(name, data_type.unwrap_or(DataType::Null), nullable));
+        }
+        field.finish();
+    }
+    fields
+}
+
+/// The type of a field; `None` after a fault.
+fn data_type(field: &Section<'_>, inner: Option<Fields>) -> Option<DataType> {
+    if field.is_there() && !field.has("type") {
+        match &inner {
+            Some(_) => return inner.map(DataType::Struct),
+            None => field.fault("type", "is missing: int64, string, timestamp[ms, UTC] and so on"),
+        }
+    }
+    field.get("type", |text| parse_type(text, inner))
+}

@@ -1,0 +1,144 @@
+//! `plugins`: WebAssembly components in the order in which they run.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use crate::config::{
+    OnReject, OnTrap, PluginConfig, PluginLimits,
+    fault::Place,
+    node::{Node, Value},
+    reader::Section,
+    value::{choice, count, duration, expected, positive_duration, size},
+};
+
+/// Most tries of one batch in fresh instances: each costs a call's whole time.
+const RETRIES_MAX: u32 = 10;
+
+/// What happens to refused rows.
+const REJECT_CHOICES: [(&str, OnReject); 3] =
+    [("dead_letter", OnReject::DeadLetter), ("drop", OnReject::Drop), ("fail", OnReject::Fail)];
+
+/// One plugin with its place; `key` is its name where the plugins are a map.
+pub(super) fn read(section: Section<'_>, key: Option<&str>, at: usize, folder: &Path) -> Option<(Place, PluginConfig)> {
+    if !section.is_there() {
+        if section.node_is_missing() {
+            section.fault("", "expected keys and values such as {name: keep-eu, path: plugins/keep.wasm}");
+        }
+        return None;
+    }
+    let path = path(&section, folder);
+    let stem = path.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
+    let name = section.text("name").or_else(|| key.map(str::to_owned)).or(stem);
+    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("plugin-{at}"));
+    if let Some(Err(message)) = path.as_deref().map(look_at) {
+        section.fault("path", format!("plugin {name}: {message}"));
+    }
+    let sha256 = section.get("sha256", sha256);
+    let config_json = section.node("config").map_or_else(|| serde_json::json!({}), Node::to_json).to_string();
+    if let Some(grants) = section.node("grants")
+        && !grants_nothing(&grants.value)
+    {
+        section.fault(
+            "grants",
+            "this version does not serve grants yet: a plugin gets nothing but its rows; leave it out",
+        );
+    }
+    let on_reject = section.get_or("on_reject", OnReject::DeadLetter, |text| choice(text, &REJECT_CHOICES));
+    let limits = limits(section.section("limits"));
+    let on_trap = on_trap(section.section("on_trap"));
+    let place = section.place().clone();
+    section.finish();
+    let config = PluginConfig { name: name.into(), path: path?, sha256, config_json, limits, on_reject, on_trap };
+    Some((place, config))
+}
+
+/// The component's file.
+fn path(section: &Section<'_>, folder: &Path) -> Option<PathBuf> {
+    let text = section.required_text("path", "the component's file")?;
+    let place = section.node("path").map_or_else(|| section.place(), |node| &node.place);
+    Some(Section::resolve(place, folder, &text))
+}
+
+/// Whether a file looks like a component; what is in it the engine judges.
+fn look_at(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Err(format!("{shown} is a folder; expected a component's file"));
+    }
+    let mut header = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut header));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!("the file {shown} does not exist")),
+        Err(error) => Err(format!("the file {shown} cannot be read: {error}")),
+        Ok(_) => match header.as_slice() {
+            [0, b'a', b's', b'm', _, _, 1, 0] => Ok(()),
+            [0, b'a', b's', b'm', _, _, 0, 0] => Err(format!(
+                "the file {shown} is a core module; expected a component, as `wasm-tools component new` or the target \
+                 wasm32-wasip2 makes"
+            )),
+            _ => Err(format!("the file {shown} is not WebAssembly; expected a component")),
+        },
+    }
+}
+
+/// Whether every grant is empty.
+fn grants_nothing(grants: &Value) -> bool {
+    match grants {
+        Value::Map(entries) => entries.iter().all(|(_, grant)| grants_nothing(&grant.value)),
+        Value::List(list) => list.is_empty(),
+        Value::Null | Value::Unreadable => true,
+        Value::Scalar(..) => false,
+    }
+}
+
+/// What a plugin may use.
+fn limits(section: Section<'_>) -> PluginLimits {
+    let defaults = PluginLimits::default();
+    let limits = PluginLimits {
+        memory_bytes: section.get_or("memory", defaults.memory_bytes, size),
+        call_timeout: section.get_or("call_timeout", defaults.call_timeout, positive_duration),
+        output_rows: section.get_or("output_rows", defaults.output_rows, count),
+        output_bytes: section.get_or("output_bytes", defaults.output_bytes, size),
+        log_bytes_per_second: section.get_or("log_bytes_per_second", defaults.log_bytes_per_second, size),
+    };
+    section.finish();
+    limits
+}
+
+/// What happens when a plugin traps or runs out of time.
+fn on_trap(section: Section<'_>) -> OnTrap {
+    let defaults = OnTrap::default();
+    let backoff = section.section("backoff");
+    let on_trap = OnTrap {
+        retries: section.get_or("retries", defaults.retries, |text| {
+            let retries = text.parse().ok().filter(|retries| *retries <= RETRIES_MAX);
+            retries.ok_or_else(|| expected(&format!("a number from 0 to {RETRIES_MAX}"), text))
+        }),
+        then: section.get_or("then", defaults.then, |text| choice(text, &REJECT_CHOICES)),
+        backoff_from: backoff.get_or("from", defaults.backoff_from, duration),
+        backoff_to: backoff.get_or("to", defaults.backoff_to, duration),
+    };
+    if on_trap.backoff_from > on_trap.backoff_to {
+        let OnTrap { backoff_from, backoff_to, .. } = on_trap;
+        backoff.fault("from", format!("{backoff_from:?} is longer than `to`, which is {backoff_to:?}"));
+    }
+    backoff.finish();
+    section.finish();
+    on_trap
+}
+
+/// 64 hexadecimal digits.
+fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let wrong = || expected("64 hexadecimal digits", text);
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = text.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(wrong)?;
+    }
+    Ok(digest)
+}

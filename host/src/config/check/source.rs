@@ -1,0 +1,117 @@
+//! `source`: where records come from.
+
+use std::{path::Path, time::Duration};
+
+use crate::config::{
+    FileConfig, KafkaConfig, Secret, SourceConfig, SourceKind, ValueFormat, properties,
+    reader::Section,
+    topics,
+    value::{choice, count_up_to, positive_duration},
+};
+
+/// Most records of a batch: what one decode call works on.
+const BATCH_ROWS_MAX: usize = 1_000_000;
+
+/// Keys of a Kafka source.
+const KAFKA_KEYS: [&str; 4] = ["bootstrap_servers", "topics", "group_id", "extra_config"];
+
+/// Keys of a file source.
+const FILE_KEYS: [&str; 1] = ["paths"];
+
+/// The source, and how its values are encoded. The original has one of its keys in the section `pipeline`.
+pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) -> (Option<SourceConfig>, ValueFormat) {
+    let old_timeout = pipeline.get("batch_timeout_seconds", positive_duration);
+    if !section.is_there() {
+        if section.node_is_missing() {
+            section.fault("", "the section is missing: where do records come from?");
+        }
+        return (None, ValueFormat::Json);
+    }
+    let batch_rows_max = section.get_or("batch_size", 8_192, count_up_to(BATCH_ROWS_MAX));
+    let batch_timeout = section
+        .get("batch_timeout", positive_duration)
+        .or(section.get("batch_timeout_seconds", positive_duration))
+        .or(old_timeout)
+        .unwrap_or(Duration::from_millis(250));
+    let format = section.get_or("value_format", ValueFormat::Json, |text| match text {
+        "arrow_ipc" | "avro" | "protobuf" | "json_schema" => {
+            Err(format!("this version does not serve {text} yet; it serves json and raw"))
+        }
+        _ => choice(text, &[("json", ValueFormat::Json), ("raw", ValueFormat::Raw)]),
+    });
+    let _ = section.required_text("type", "kafka or file");
+    let kind = section.get("type", |text| match text {
+        "redis" => Err("this version does not serve Redis sources yet; it serves kafka and file".to_owned()),
+        _ => choice(text, &[("kafka", true), ("file", false)]),
+    });
+    let kind = match kind {
+        Some(true) => {
+            let kafka = kafka(&section);
+            section.only_with("type: file", &FILE_KEYS);
+            section.finish();
+            SourceKind::Kafka(kafka)
+        }
+        Some(false) => {
+            let files = files(&section, folder);
+            section.only_with("type: kafka", &KAFKA_KEYS);
+            section.finish();
+            SourceKind::File(files)
+        }
+        // Which other keys it has depends on the type.
+        None => return (None, format),
+    };
+    (Some(SourceConfig { kind, batch_rows_max, batch_timeout }), format)
+}
+
+/// A Kafka source.
+fn kafka(section: &Section<'_>) -> KafkaConfig {
+    let bootstrap_servers = section.required_texts("bootstrap_servers", "a list of host:port");
+    for (server, place) in &bootstrap_servers {
+        let is_right = match server.rsplit_once(':') {
+            Some((host, port)) => {
+                !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+            }
+            None => !server.is_empty() && !server.contains('/'),
+        };
+        if !is_right || server.contains(char::is_whitespace) {
+            section.fault_at(place, "bootstrap_servers", format!("expected host:port, found {server:?}"));
+        }
+    }
+    let topics = section.required_texts("topics", "a list of topics, or of patterns that begin with ^");
+    for (topic, place) in &topics {
+        if let Err(message) = topics::check(topic) {
+            section.fault_at(place, "topics", message);
+        }
+    }
+    let group_id = section.text("group_id").unwrap_or_else(|| "fs-data-sink-group".to_owned());
+    if group_id.is_empty() {
+        section.fault("group_id", "must not be empty; leave it out for fs-data-sink-group");
+    }
+    let mut extra_config: Vec<(String, Secret)> = Vec::new();
+    for (name, value, place) in section.pairs("extra_config") {
+        let key = format!("extra_config.{name}");
+        match properties::librdkafka_name(name, value) {
+            Ok(known) if extra_config.iter().any(|(other, _)| *other == known) => {
+                section.fault_at(place, &key, format!("sets {known} a second time"));
+            }
+            Ok(known) => extra_config.push((known, Secret::new(value))),
+            Err(message) => section.fault_at(place, &key, message),
+        }
+    }
+    let texts = |list: Vec<(String, _)>| list.into_iter().map(|(text, _)| text).collect();
+    KafkaConfig { bootstrap_servers: texts(bootstrap_servers), topics: texts(topics), group_id, extra_config }
+}
+
+/// A file source.
+fn files(section: &Section<'_>, folder: &Path) -> FileConfig {
+    let what = "a list of files, patterns such as data/*.ndjson, or - for standard input";
+    let mut paths = Vec::new();
+    for (path, place) in section.required_texts("paths", what) {
+        if let Err(error) = glob::Pattern::new(&path) {
+            section.fault_at(&place, "paths", format!("the pattern {path:?} cannot be used: {}", error.msg));
+        }
+        let is_input = path == "-";
+        paths.push(if is_input { path } else { Section::resolve(&place, folder, &path).display().to_string() });
+    }
+    FileConfig { paths }
+}
