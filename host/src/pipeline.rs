@@ -26,6 +26,7 @@ use crate::{
     config::PipelineConfig,
     decode::Decoder,
     error::{PipelineError, Verdict},
+    file,
     memory::MemoryBudget,
     partition::Partitioner,
     plugin::{Chain, ChainContext, LoadedPlugin, PluginEngine},
@@ -215,9 +216,10 @@ pub async fn check_plugins(config: &PipelineConfig, engine: &PluginEngine) -> Re
     let context =
         ChainContext { pipeline: Arc::clone(&config.name), tenant: Arc::clone(&config.tenant), lane: 0, metrics };
     let chain = Chain::open(&plugins, Arc::clone(schema), context).await?;
-    let partitioner = Partitioner::new(&config.sink, chain.output_schema()).map(|_| ());
+    let fits = Partitioner::new(&config.sink, chain.output_schema())
+        .and_then(|partitioner| file::check(&config.sink.parquet, partitioner.file_schema()));
     chain.close().await;
-    partitioner
+    fits
 }
 
 /// What `validate --connect` does for one pipeline: asks the source and the sink. Every fault it finds.

@@ -24,7 +24,7 @@ use crate::{
     error::PipelineError,
     pipeline::{self, Runtime, Summary, Totals},
     plugin::PluginEngine,
-    telemetry::{self, Health, Telemetry},
+    telemetry::{self, Health, PipelineState, Telemetry},
 };
 
 /// Worker threads for sockets: requests are few and large.
@@ -106,6 +106,9 @@ async fn run_pipelines(
     health: Health,
     compute: tokio::runtime::Handle,
 ) -> Result<u8, PipelineError> {
+    for pipeline in &config.pipelines {
+        health.set_pipeline(&pipeline.name, PipelineState::Starting);
+    }
     if let Some(listen) = config.telemetry.listen {
         telemetry.serve(listen, health.clone()).await?;
     }

@@ -360,16 +360,12 @@ fn write(text: &mut String, value: &Value, indent: usize) {
 fn write_inner(text: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(entries) if entries.is_empty() => text.push_str(" {}\n"),
-        Value::Object(_) => {
-            text.push('\n');
-            write(text, value, indent + 1);
-        }
         Value::Array(list) if list.iter().all(|item| !item.is_object() && !item.is_array()) => {
             let items: Vec<_> =
                 list.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), scalar)).collect();
             let _ = writeln!(text, " [{}]", items.join(", "));
         }
-        Value::Array(_) => {
+        Value::Object(_) | Value::Array(_) => {
             text.push('\n');
             write(text, value, indent + 1);
         }

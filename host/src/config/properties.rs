@@ -148,7 +148,7 @@ pub(super) fn is_secret(name: &str) -> bool {
     let ends = ["apikey", "api_key", "private_key", "access_key", "oauthbearer.config", "auth", "pwd"];
     let lower = name.to_ascii_lowercase().replace('-', "_");
     // Where tokens are fetched is no secret, nor is which header or type they have.
-    let is_public = lower.ends_with(".url") || lower.ends_with("_url");
+    let is_public = lower.rsplit(['.', '_']).next() == Some("url");
     !is_public && (words.iter().any(|word| lower.contains(word)) || ends.iter().any(|end| lower.ends_with(end)))
 }
 

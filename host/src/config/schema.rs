@@ -120,13 +120,13 @@ impl<'a> Parser<'a> {
             }
             "struct" => DataType::Struct(self.fields()?),
             "map" => self.map()?,
-            _ => match SIMPLE.iter().find(|(name, _)| *name == word) {
-                Some((_, simple)) => simple.clone(),
-                None => {
+            _ => {
+                let Some((_, simple)) = SIMPLE.iter().find(|(name, _)| *name == word) else {
                     self.rest = before;
                     return Err(unknown(&word));
-                }
-            },
+                };
+                simple.clone()
+            }
         };
         self.depth -= 1;
         Ok(parsed)

@@ -134,6 +134,7 @@ pub(super) fn log_level(text: &str) -> Result<String, String> {
             return Err(expected(what, directive) + &hint);
         }
     }
+    crate::telemetry::check_log_level(text)?;
     Ok(text.to_owned())
 }
 

@@ -95,7 +95,7 @@ mod tests {
         let fill = |text: &str| fill(text, &variables);
         assert_eq!(fill("a ${A} ${B:-b} $${A} $A").unwrap(), "a x b ${A} $A");
         assert_eq!(fill("${EMPTY}|${EMPTY:-d}").unwrap(), "|d");
-        assert_eq!(fill("${B:-${A}}/${B:-${C:-{c}}").unwrap(), "x/{c}");
+        assert_eq!(fill("${B:-${A}}/${B:-${C:-{c}}").unwrap(), "x/{c");
         assert_eq!(fill("${B:-}").unwrap(), "");
     }
 

@@ -10,11 +10,11 @@
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    ClientConfig,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -30,6 +30,7 @@ use crate::{
 mod client;
 mod ends;
 mod group;
+mod owed;
 mod poll;
 
 use group::{Group, Member};
@@ -46,7 +47,7 @@ const EVENT_WAIT: Duration = Duration::from_millis(10);
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tries of a commit that the broker did not answer well; then the rows may come again, which is better than stopping.
+/// Tries of a commit that the broker did not answer well; then the poll thread goes on trying beside the lane.
 const COMMIT_TRIES: u32 = 5;
 
 /// Pause between them.
@@ -97,11 +98,12 @@ pub(super) fn start(
 }
 
 impl KafkaControl {
-    /// Commits offsets of the partitions that are still ours. A commit that fails for a reason that may pass is tried
-    /// again; one that fails because the group has moved on is dropped: the next owner reads those rows again.
+    /// Commits offsets of the partitions that are still ours. What the broker does not take, since it is away or the group
+    /// changes, stays owed (`owed.rs`): the run goes on, and at worst those rows come twice.
     pub(super) async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
+        self.group.owe(&delta);
         let (consumer, group) = (Arc::clone(&self.consumer), Arc::clone(&self.group));
-        tokio::task::spawn_blocking(move || commit(&consumer, &group, &delta))
+        tokio::task::spawn_blocking(move || commit(&consumer, &group))
             .await
             .map_err(|error| PipelineError::retry("committing offsets ended abnormally").because(error))?
     }
@@ -113,6 +115,11 @@ impl KafkaControl {
 
     /// Leaves the group, so that the others need not wait for the session to expire; gives up after a while.
     pub(super) async fn close(self) {
+        // A commit that failed in a rebalance succeeds once the poll thread has carried the rebalance out.
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        while !self.group.owed.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(COMMIT_PAUSE).await;
+        }
         self.group.close();
         let Self { consumer, group: _, thread } = self;
         let left = tokio::task::spawn_blocking(move || {
@@ -127,38 +134,37 @@ impl KafkaControl {
     }
 }
 
-/// Commits what of a delta is still ours.
-fn commit(consumer: &BaseConsumer<Member>, group: &Group, delta: &CheckpointDelta) -> Result<(), PipelineError> {
+/// Commits what is owed.
+fn commit(consumer: &BaseConsumer<Member>, group: &Group) -> Result<(), PipelineError> {
     for attempt in 1..=COMMIT_TRIES {
-        let mut offsets = TopicPartitionList::new();
-        for (partition, range) in delta.iter().filter(|(partition, _)| group.owns(partition)) {
-            offsets.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(range.to)).map_err(
-                |error| PipelineError::stop(format!("{partition}: not an offset: {}", range.to)).because(error),
-            )?;
-        }
+        let offsets =
+            group.owed.list().map_err(|error| PipelineError::stop("not an offset to commit").because(error))?;
         if offsets.count() == 0 {
             return Ok(());
         }
-        let Err(error) = consumer.commit(&offsets, CommitMode::Sync) else { return Ok(()) };
+        let Err(error) = consumer.commit(&offsets, CommitMode::Sync) else {
+            group.owed.taken(&offsets);
+            return Ok(());
+        };
         group.context.metrics.error("source");
-        let code = error.rdkafka_error_code();
-        let moved_on = matches!(
-            code,
+        if matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::GroupAuthorizationFailed)) {
+            return Err(
+                PipelineError::stop("source.group_id: this user may not commit offsets for the group").because(error)
+            );
+        }
+        let has_moved_on = matches!(
+            error.rdkafka_error_code(),
             Some(
                 RDKafkaErrorCode::IllegalGeneration
                     | RDKafkaErrorCode::UnknownMemberId
                     | RDKafkaErrorCode::FencedInstanceId
             )
         );
-        if moved_on || attempt == COMMIT_TRIES {
-            tracing::warn!(pipeline = %group.context.pipeline, lane = group.context.lane, %error,
-                "offsets could not be committed; their rows are in files and may be read and written once more");
+        if has_moved_on || attempt == COMMIT_TRIES {
+            group.owed.failed();
+            tracing::info!(pipeline = %group.context.pipeline, lane = group.context.lane, %error,
+                "offsets are not committed yet; their rows are in files, and the commit is tried again");
             return Ok(());
-        }
-        if matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::GroupAuthorizationFailed)) {
-            return Err(
-                PipelineError::stop("source.group_id: this user may not commit offsets for the group").because(error)
-            );
         }
         group.context.metrics.retried("commit_offsets");
         std::thread::sleep(COMMIT_PAUSE * attempt);

@@ -106,7 +106,7 @@ fn the_least_that_is_right_gets_the_documented_defaults() {
 
 #[test]
 fn every_fault_comes_at_once_with_its_line_and_the_likely_key() {
-    let text = "source:
+    let text = r#"source:
   type: kafka
   bootstrap_server: [localhost:9092]
   topics: [orders]
@@ -121,11 +121,11 @@ sink:
 schema:
   fields:
     - {name: country, type: string}
-    - {name: ts, type: timestamp[min]}
+    - {name: ts, type: "timestamp[min]"}
 pipeline: {delivery: exactly_once, commit_interval: 1s, flush_interval_seconds: 2}
 commit_interval: 5s
 colour: blue
-";
+"#;
     let expected = "\
 orders.yaml:1: source.bootstrap_servers: is missing: a list of host:port
 orders.yaml:3: source.bootstrap_server: unknown key; did you mean `bootstrap_servers`?

@@ -17,7 +17,7 @@ use std::{
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
 };
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
@@ -27,8 +27,9 @@ use tokio::sync::{
 use super::{
     super::{LaneContext, SourceEvent, envelope::EnvelopeBuilder},
     client::Listener,
+    owed::Owed,
 };
-use crate::checkpoint::SourcePartition;
+use crate::checkpoint::{CheckpointDelta, SourcePartition};
 
 /// How long a revocation waits for the lane: enough for an upload and a few tries, well below librdkafka's default
 /// `max.poll.interval.ms` of five minutes.
@@ -50,6 +51,8 @@ pub(super) struct Group {
     waiting: Mutex<VecDeque<SourceEvent>>,
     /// Partitions that are ours.
     owned: Mutex<BTreeSet<SourcePartition>>,
+    /// Offsets that the broker has not taken yet.
+    pub(super) owed: Owed,
     /// Records on their way into batches, by topic.
     builders: Mutex<BTreeMap<Arc<str>, EnvelopeBuilder>>,
     /// For each partition, from the last statistics: where the next fetch begins.
@@ -72,6 +75,7 @@ impl Group {
             events,
             waiting: Mutex::default(),
             owned: Mutex::default(),
+            owed: Owed::default(),
             builders: Mutex::default(),
             fetched_to: Mutex::default(),
             seen: Mutex::default(),
@@ -81,9 +85,13 @@ impl Group {
         }
     }
 
-    /// Whether a partition is ours.
-    pub(super) fn owns(&self, partition: &SourcePartition) -> bool {
-        lock(&self.owned).contains(partition)
+    /// The rows of these offsets are durable. Those of partitions that have gone are left out.
+    pub(super) fn owe(&self, delta: &CheckpointDelta) {
+        // Locked until it is noted, so that a partition that goes meanwhile takes its offset along.
+        let owned = lock(&self.owned);
+        for (partition, range) in delta.iter().filter(|(partition, _)| owned.contains(partition)) {
+            self.owed.add(partition, range.to);
+        }
     }
 
     /// All partitions that are ours.
@@ -220,7 +228,13 @@ impl Group {
 
     /// Offsets of these partitions are not committed any more.
     fn disown(&self, partitions: &[SourcePartition]) {
-        lock(&self.owned).retain(|owned| !partitions.contains(owned));
+        let mut owned = lock(&self.owned);
+        owned.retain(|owned| !partitions.contains(owned));
+        let forgotten = self.owed.forget(partitions);
+        if forgotten > 0 {
+            tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = forgotten,
+                "partitions went before the broker had taken their offsets; their last rows may come twice");
+        }
     }
 }
 
@@ -272,6 +286,13 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.group.owed.taken(offsets),
+            Err(error) => tracing::debug!(%error, "Kafka: owed offsets were not taken"),
+        }
+    }
+
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Revoke(list) => {

@@ -10,7 +10,7 @@ use std::{
 
 use rdkafka::{
     Message,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
@@ -70,6 +70,8 @@ pub(super) struct Poller {
     ends: Ends,
     /// When the oldest batch under construction began.
     began: Option<Instant>,
+    /// Whether a topic was not there when it was last looked for.
+    is_topic_missing: bool,
     /// Keeps the log readable.
     missing_topic: RateLimited,
 }
@@ -100,6 +102,7 @@ impl Poller {
             context,
             ends: Ends::default(),
             began: None,
+            is_topic_missing: false,
             missing_topic: RateLimited::new(MISSING_TOPIC_INTERVAL),
         }
     }
@@ -114,6 +117,7 @@ impl Poller {
         self.group.push(last);
         while !self.group.is_closed() {
             self.group.send_waiting();
+            self.commit_owed();
             // Serves rebalances; a record that still comes is not committed and will be read again.
             let _ = self.consumer.poll(POLL_WAIT);
         }
@@ -167,6 +171,10 @@ impl Poller {
     fn look_around(&mut self) -> Result<(), Stop> {
         if let Some(words) = self.consumer.context().listener.take_fatal() {
             return Err(Stop::Failed(PipelineError::stop(format!("Kafka: {words}"))));
+        }
+        self.commit_owed();
+        if self.is_topic_missing {
+            self.tell_missing_topics();
         }
         let is_old = self.began.is_some_and(|began| began.elapsed() >= self.batch_timeout);
         if is_old {
@@ -287,11 +295,12 @@ impl Poller {
     }
 
     /// An error from a poll: most pass by themselves.
-    fn heard(&self, error: &KafkaError) -> Result<(), PipelineError> {
+    fn heard(&mut self, error: &KafkaError) -> Result<(), PipelineError> {
         let code = error.rdkafka_error_code();
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                self.tell_missing_topics();
+                // librdkafka says so once; it is told until the topics are there.
+                self.is_topic_missing = true;
             }
             Some(code) => {
                 if let Some(advice) = client::for_a_person(code) {
@@ -305,14 +314,30 @@ impl Poller {
         Ok(())
     }
 
+    /// Tries again to commit what the broker has not taken. The answer comes by a callback.
+    fn commit_owed(&self) {
+        if self.group.owed.is_due() {
+            self.context.metrics.retried("commit_offsets");
+            let sent = self.group.owed.list().and_then(|offsets| match offsets.count() {
+                0 => Ok(()),
+                _ => self.consumer.commit(&offsets, CommitMode::Async),
+            });
+            if let Err(error) = sent {
+                tracing::debug!(%error, "Kafka: owed offsets could not be sent");
+            }
+        }
+    }
+
     /// Says which topics are not there.
-    fn tell_missing_topics(&self) {
+    fn tell_missing_topics(&mut self) {
         let Some(suppressed) = self.missing_topic.allow() else { return };
         let Ok(metadata) = self.consumer.fetch_metadata(None, METADATA_TIMEOUT) else { return };
         let known: Vec<&str> = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name).collect();
+        self.is_topic_missing = false;
         for topic in
             self.kafka.topics.iter().filter(|topic| !topic.starts_with('^') && !known.contains(&topic.as_str()))
         {
+            self.is_topic_missing = true;
             tracing::warn!(
                 pipeline = %self.context.pipeline, topic, servers = self.kafka.bootstrap_servers.join(","), suppressed,
                 "the topic does not exist (yet): waiting for it"

@@ -3,8 +3,10 @@
 use std::{sync::atomic::AtomicI64, time::Instant};
 
 use rdkafka::{
+    Offset, TopicPartitionList,
     mocking::MockCluster,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 
 use super::{super::SourceEvent, *};
@@ -118,6 +120,32 @@ async fn a_bounded_read_ends_and_a_restart_goes_on_from_the_committed_offsets() 
     stream.control.close().await;
     second.sort();
     assert_eq!(second, (0..8).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+/// Scenario: the broker refuses a commit as often as the lane tries it, and nothing more is read.
+/// Guarantees: the offsets are committed all the same, by the poll thread, with no later generation to take them along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_commit_is_tried_again_without_new_records() {
+    let cluster = cluster(8);
+    let servers = cluster.bootstrap_servers();
+    let mut stream = start(&servers, 0, false);
+    // Illegal generation, the usual reason, would have librdkafka give up the assignment of this lone member as well.
+    cluster.request_errors(
+        RDKafkaApiKey::OffsetCommit,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; COMMIT_TRIES as usize],
+    );
+    read(&mut stream, 8).await;
+    let Control::Kafka(control) = &stream.control.0 else { panic!("not Kafka") };
+    assert!(!control.group.owed.is_empty(), "the broker was to refuse");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !control.group.owed.is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_range("orders", 0, 3);
+    let committed = control.consumer.committed_offsets(partitions, Duration::from_secs(10)).unwrap();
+    stream.control.close().await;
+    assert!(committed.elements().iter().all(|element| element.offset() == Offset::Offset(2)), "{committed:?}");
 }
 
 /// Scenario: a second lane joins while the first one reads, so partitions move.
