@@ -100,7 +100,7 @@ fn missing_plugin_file() -> anyhow::Result<()> {
 fn core_module_in_place_of_a_component() -> anyhow::Result<()> {
     let mut configuration = sound();
     configuration.plugins = "plugins:\n  - name: module\n    path: core.wasm\n".to_owned();
-    let said = words(&["module", "core.wasm", "core WebAssembly module", "component"]);
+    let said = words(&["module", "core.wasm", "core module", "expected a component", "component"]);
     refused("core-module", &Wrong { yaml: configuration.yaml(), arguments: &["run"], code: 2, words: said })
 }
 
