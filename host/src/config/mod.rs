@@ -331,7 +331,7 @@ pub enum HdfsProtocol {
         /// Folder of `core-site.xml` and `hdfs-site.xml`; without one `HADOOP_CONF_DIR` or `HADOOP_HOME` says where it is.
         conf_dir: Option<PathBuf>,
     },
-    /// `WebHDFS`, or `HttpFS`, which speaks the same.
+    /// WebHDFS, or HttpFS, which speaks the same.
     Web {
         /// `http://namenode:9870`; several are the namenodes of one name service. At least one.
         urls: Vec<String>,

@@ -79,7 +79,7 @@ impl Complaint {
                 "what answers is not what sink.url says; hdfs:// goes to the RPC port (often 8020 or 9000), http:// to the web \
                  port (often 9870)",
             ),
-            Self::Other => (Verdict::Retry, "HDFS is away, slow or busy"),
+            Self::Other => (Verdict::Retry, "HDFS is away, slow or busy, or sink.url names another port of it"),
         }
     }
 }

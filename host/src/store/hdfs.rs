@@ -11,8 +11,9 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions, file::FileWriter};
 use hdfs_native_object_store::HdfsObjectStore;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result, path::Path,
+    CopyOptions, Error, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
+    path::Path,
 };
 use tokio::runtime::Handle;
 
@@ -67,16 +68,16 @@ impl NativeHdfs {
     async fn create(&self, path: &Path, bytes: &PutPayload) -> Result<()> {
         let options = WriteOptions::default().overwrite(true);
         let writer = self.client.create(&absolute(path), options).await.map_err(|error| explain(path, error))?;
-        fill(writer, path, bytes).await
+        Box::pin(fill(writer, path, bytes)).await
     }
 }
 
 /// Writes bytes and waits until the datanodes have them.
 async fn fill(mut writer: FileWriter, path: &Path, bytes: &PutPayload) -> Result<()> {
     for chunk in bytes {
-        writer.write_bytes(chunk.clone()).await.map_err(|error| explain(path, error))?;
+        Box::pin(writer.write_bytes(chunk.clone())).await.map_err(|error| explain(path, error))?;
     }
-    writer.close().await.map_err(|error| explain(path, error))
+    Box::pin(writer.close()).await.map_err(|error| explain(path, error))
 }
 
 /// As HDFS names it.
@@ -157,7 +158,7 @@ impl AppendStore for NativeHdfs {
                 Error::AlreadyExists { source, .. } => hadoop::error(Complaint::Held, path, source.to_string()),
                 other => other,
             })?;
-            fill(writer, path, &rest).await
+            Box::pin(fill(writer, path, &rest)).await
         };
         in_time(path, append).await
     }
@@ -183,15 +184,17 @@ impl ObjectStore for NativeHdfs {
             return Err(Error::AlreadyExists { path: location.to_string(), source: "it is there".into() });
         }
         let temporary = hadoop::scratch_name(&self.scratch);
-        in_time(location, self.create(&temporary, &payload)).await?;
-        let renamed = self.rename_opts(&temporary, location, RenameOptions::new().with_target_mode(target_mode)).await;
-        if let Err(error) = renamed {
+        let done = match in_time(location, self.create(&temporary, &payload)).await {
+            Ok(()) => self.rename_opts(&temporary, location, RenameOptions::new().with_target_mode(target_mode)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             // What stays is swept.
-            let _ =
-                in_time(&temporary, async { Ok(self.client.delete(&absolute(&temporary), false).await.is_ok()) }).await;
+            let removed = async { Ok(self.client.delete(&absolute(&temporary), false).await.is_ok()) };
+            let _ = in_time(&temporary, removed).await;
             return Err(error);
         }
-        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+        Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() })
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {

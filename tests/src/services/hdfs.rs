@@ -193,7 +193,7 @@ impl Hdfs {
     pub fn download(&self, folder: &str, to: &Path) -> anyhow::Result<()> {
         let own = fs::create_dir_all(to);
         own.with_context(|| format!("cannot make {}", to.display()))?;
-        for (name, length) in self.list(folder)? {
+        for (name, length) in self.list(folder)?.into_iter().filter(|(name, _)| !is_staged(name)) {
             let target = to.join(&name);
             fs::create_dir_all(target.parent().unwrap_or(to))?;
             let answer = self.ask("GET", &format!("{folder}/{name}"), "OPEN", "")?;
@@ -254,8 +254,8 @@ impl Hdfs {
         process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a process.
-    fn launch(&self, daemon: Daemon) -> anyhow::Result<()> {
+    /// Starts a process and does not wait for it.
+    pub fn launch(&self, daemon: Daemon) -> anyhow::Result<()> {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner).path().to_owned();
         let mut command = java(&folder)?;
         command.arg(daemon.class());
@@ -289,12 +289,18 @@ impl Hdfs {
         // The port of the datanode answers a little later.
         let store = self.store(Way::Web, "ready", &superuser())?;
         wait::until("HDFS to take a file", START_LIMIT, || {
-            Ok(match runtime()?.block_on(tokio::time::timeout(REQUEST_LIMIT, store.check())) {
+            Ok(match runtime()?.block_on(async { tokio::time::timeout(REQUEST_LIMIT, store.check()).await }) {
                 Ok(Ok(())) => Look::Done(()),
                 other => Look::NotYet(format!("{other:?}")),
             })
         })
     }
+}
+
+/// Whether a file is not whole yet, or was given up by a writer that could not reach the cluster.
+#[must_use]
+pub fn is_staged(name: &str) -> bool {
+    name.starts_with("_fs_data_sink/") && name.contains("/staging/")
 }
 
 /// Who owns everything and may do everything: whoever starts the namenode.
@@ -304,14 +310,14 @@ pub fn superuser() -> String {
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| "root".to_owned())
 }
 
-/// The product's own store of a sink, with short patience.
+/// The product's own store of a sink.
 pub fn store(kind: SinkKind) -> anyhow::Result<Store> {
     let sink = SinkConfig {
         kind,
         partition_by: Vec::new(),
         keep_partition_columns: false,
         parquet: ParquetConfig::default(),
-        retry_timeout: Duration::from_secs(20),
+        retry_timeout: Duration::from_secs(180),
     };
     let io = runtime()?.handle().clone();
     Store::open(&sink, "suite", Metrics::detached(), io).map_err(|error| anyhow::anyhow!(error.full_message()))

@@ -46,21 +46,25 @@ pub(super) fn read(section: Section<'_>, folder: &Path, columns: Option<&Columns
     }
     let retry_timeout = section.get_or("retry_timeout", Duration::from_secs(600), duration);
     accept_what_is_off(&section);
-    let kind = kind(&section, folder)?;
+    let kind = kind(&section, folder).ok()?;
     section.finish();
     let partition_by = partition_by.into_iter().map(|(column, _)| column).collect();
     Some(SinkConfig { kind: kind?, partition_by, keep_partition_columns, parquet, retry_timeout })
 }
 
-/// The store; the inner `None` where one of its keys is at fault.
-fn kind(section: &Section<'_>, folder: &Path) -> Option<Option<SinkKind>> {
+/// The type is missing or unknown, so nothing can be said about other keys.
+struct UnknownType;
+
+/// The store; `None` where one of its keys is at fault.
+fn kind(section: &Section<'_>, folder: &Path) -> Result<Option<SinkKind>, UnknownType> {
     /// Types by name.
     const TYPES: [(&str, &str); 3] = [("s3", "s3"), ("hdfs", "hdfs"), ("local", "local")];
     let _ = section.required_text("type", "s3, hdfs or local");
     let name = section.get("type", |text| match text {
         "gcs" | "azure" => Err(format!("this version does not serve {text} sinks yet; it serves s3, hdfs and local")),
         _ => choice(text, &TYPES),
-    })?;
+    });
+    let name = name.ok_or(UnknownType)?;
     let kind = match name {
         "s3" => s3(section).map(SinkKind::S3),
         "hdfs" => hdfs::read(section, folder).map(SinkKind::Hdfs),
@@ -74,7 +78,7 @@ fn kind(section: &Section<'_>, folder: &Path) -> Option<Option<SinkKind>> {
     section.only_with("type: s3", &S3_KEYS);
     section.only_with("type: hdfs", &hdfs::HDFS_KEYS);
     section.only_with("type: local", &LOCAL_KEYS);
-    Some(kind)
+    Ok(kind)
 }
 
 /// Keys of the original that say what is so anyway: no merging, no further options.

@@ -213,6 +213,9 @@ pub(super) fn transport(path: &Path, error: reqwest::Error) -> object_store::Err
         Complaint::UnknownHost
     } else if text.contains("certificate") {
         Complaint::Identity
+    } else if text.contains("invalid HTTP version") {
+        // Hadoop's RPC port answers an HTTP request so.
+        Complaint::Protocol
     } else if error.is_connect() {
         Complaint::Unreachable
     } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use object_store::{Error, ListResult, ObjectMeta, Result, path::Path};
+use object_store::{Error, Extensions, ListResult, ObjectMeta, Result, path::Path};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ pub(super) fn recursive(client: Arc<WebClient>, folder: Path) -> BoxStream<'stat
 
 /// The files and folders in a folder.
 pub(super) async fn one_level(client: &WebClient, folder: Path) -> Result<ListResult> {
-    let mut result = ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() };
+    let mut result = ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Extensions::default() };
     let mut after: Option<String> = None;
     loop {
         let batch = batch(client, &folder, after.as_deref()).await?;

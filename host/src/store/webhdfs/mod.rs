@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
-    path::Path,
+    Attributes, CopyOptions, Error, Extensions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    RenameTargetMode, Result, path::Path,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -130,13 +130,15 @@ impl WebHdfs {
             return Err(Error::AlreadyExists { path: location.to_string(), source: "it is there".into() });
         }
         let temporary = hadoop::scratch_name(&self.scratch);
-        self.create(&temporary, payload).await?;
-        let renamed = self.rename(&temporary, location, mode).await;
-        if renamed.is_err() {
+        let done = match self.create(&temporary, payload).await {
+            Ok(()) => self.rename(&temporary, location, mode).await,
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
             // What stays is swept.
             let _ = self.remove(&temporary).await;
         }
-        renamed
+        done
     }
 
     /// Appends what is missing of a part.
@@ -209,7 +211,7 @@ impl ObjectStore for WebHdfs {
             }
         };
         in_time(location, self.put(location, &payload, mode)).await?;
-        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+        Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() })
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -229,7 +231,7 @@ impl ObjectStore for WebHdfs {
                 }
             };
             let payload = self.read(location, &range).await?;
-            Ok(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() })
+            Ok(GetResult { payload, meta, range, attributes: Attributes::default(), extensions: Extensions::default() })
         };
         in_time(location, answer).await
     }
