@@ -284,4 +284,53 @@ mod tests {
         let text = crate::error::full_message(&error);
         assert!(!text.contains("somebody") && !text.contains("op="), "{text}");
     }
+
+    /// A server that gives the same answer to every request.
+    async fn server(answer: String) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    /// An answer with a status and a body.
+    fn answer(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn a_standby_and_one_that_is_away_are_passed_over_and_the_active_one_is_remembered() {
+        let exception = r#"{"RemoteException":{"exception":"StandbyException","message":"state standby"}}"#;
+        let standby = server(answer("403 Forbidden", exception)).await;
+        let active = server(answer("200 OK", r#"{"boolean":true}"#)).await;
+        let urls = ["http://127.0.0.1:9".to_owned(), standby.clone(), active];
+        let client = WebClient::new(&urls, Some("me"), None, None).unwrap();
+        let path = Path::from("a");
+        assert_eq!(client.ask(Method::PUT, "MKDIRS", &path, &[]).await.unwrap(), serde_json::json!({"boolean": true}));
+        assert_eq!(client.active.load(Ordering::Relaxed), 2);
+        let alone = WebClient::new(&[standby], Some("me"), None, None).unwrap();
+        let error = alone.ask(Method::PUT, "MKDIRS", &path, &[]).await.unwrap_err();
+        assert_eq!(hadoop::complaint(&error), Some(Complaint::Standby));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_webhdfs_and_what_wants_kerberos_is_told() {
+        let path = Path::from("a");
+        for (status, body, wanted) in [
+            ("200 OK", "<html>", Complaint::Protocol),
+            ("404 Not Found", "nothing here", Complaint::Protocol),
+            ("401 Unauthorized", "", Complaint::Identity),
+            ("502 Bad Gateway", "", Complaint::Other),
+        ] {
+            let client = WebClient::new(&[server(answer(status, body)).await], None, None, None).unwrap();
+            let error = client.ask(Method::GET, "GETFILESTATUS", &path, &[]).await.unwrap_err();
+            assert_eq!(hadoop::complaint(&error), Some(wanted), "{status}");
+        }
+    }
 }
