@@ -71,7 +71,7 @@ piece() { # name, file that describes it, function that fills the folder given t
   fi
   touch "$folder/.complete-$stamp"
 }
-fill_kafka() {
+fill_jars() {
   mkdir -p "$1"
   cp "$2" "$1/pom.xml"
   (cd "$1" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime)
@@ -86,6 +86,7 @@ exec 9>"$cache/setup.lock"
 flock 9
 [ -n "${KAFKA_BOOTSTRAP_SERVERS:-}" ] && echo "setup: tests use Kafka at $KAFKA_BOOTSTRAP_SERVERS (those that stop a broker start their own)"
 [ -n "${S3_ENDPOINT_URL:-}" ] && echo "setup: tests use S3 at $S3_ENDPOINT_URL"
-piece kafka "$here/kafka-pom.xml" fill_kafka
+piece kafka "$here/kafka-pom.xml" fill_jars
+piece hdfs "$here/hdfs-pom.xml" fill_jars
 "$cache/python/bin/python" -c '' 2>/dev/null || rm -rf "$cache/python"     # its interpreter may be gone
 piece python "$here/python/requirements.txt" fill_python

@@ -51,17 +51,20 @@ fn every_example_loads() {
         };
         let sink = match pipeline.sink.kind {
             SinkKind::S3(_) => "s3",
+            SinkKind::Hdfs(_) => "hdfs",
             SinkKind::Local(_) => "local",
         };
         pairs.insert((source, sink));
     }
-    assert_eq!(pairs, BTreeSet::from([("file", "local"), ("kafka", "local"), ("kafka", "s3")]));
+    assert_eq!(pairs, BTreeSet::from([("file", "local"), ("kafka", "hdfs"), ("kafka", "local"), ("kafka", "s3")]));
 }
 
 #[test]
 fn the_full_example_has_every_key() {
     let text = fs::read_to_string(examples().join("full.yaml")).unwrap();
-    let printed = load_example("full.yaml").to_yaml() + &load_example("file-to-local.yaml").to_yaml();
+    let printed = load_example("full.yaml").to_yaml()
+        + &load_example("file-to-local.yaml").to_yaml()
+        + &load_example("kafka-to-hdfs.yaml").to_yaml();
     // What is printed has every key that there is, each before its colon.
     let keys: BTreeSet<&str> = printed
         .lines()

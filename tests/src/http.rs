@@ -24,6 +24,34 @@ pub fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     Ok((status, body.to_owned()))
 }
 
+/// An answer with its bytes.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Where a redirect leads to.
+    pub location: Option<String>,
+    /// The bytes.
+    pub body: Vec<u8>,
+}
+
+/// Asks `host:port` for a path by any method without a body. Speaks HTTP 1.0, so that the answer comes in one piece.
+pub fn ask(method: &str, address: &str, path: &str) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("nobody listens on {address}"))?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: 0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).with_context(|| format!("{address} does not answer"))?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("not HTTP")?;
+    let head = String::from_utf8_lossy(answer.get(..end).unwrap_or_default()).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
+    };
+    Ok(Answer { status, location: head.lines().find_map(header), body: answer.split_off(end + 4) })
+}
+
 /// The sum of all series of a metric on a Prometheus page; `None` where it has none.
 #[must_use]
 pub fn metric(page: &str, name: &str) -> Option<f64> {

@@ -240,5 +240,11 @@ pub fn local_sink(folder: &Path) -> String {
     format!("  type: local\n  base_path: {}\n", folder.display())
 }
 
+/// `sink` for a folder of an HDFS cluster.
+#[must_use]
+pub fn hdfs_sink(url: &str, base_path: &str, user: &str) -> String {
+    format!("  type: hdfs\n  url: {url}\n  base_path: {base_path}\n  user: {user}\n")
+}
+
 /// The directories of the records of [`crate::records`].
 pub const PARTITION_BY: &str = "  partition_by: [country, level]\n";

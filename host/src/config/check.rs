@@ -13,6 +13,7 @@ use super::{
 
 mod columns;
 mod decode;
+mod hdfs;
 mod plugin;
 mod sink;
 mod source;

@@ -25,8 +25,11 @@ const KAFKA: Scope = Some(("source.type", "kafka"));
 /// With an S3 sink.
 const S3: Scope = Some(("sink.type", "s3"));
 
+/// With an HDFS sink.
+const HDFS: Scope = Some(("sink.type", "hdfs"));
+
 /// Variable, key, and where it counts.
-const ENVIRONMENT: [(&str, &str, Scope); 18] = [
+const ENVIRONMENT: [(&str, &str, Scope); 22] = [
     ("SOURCE_TYPE", "source.type", ALWAYS),
     ("SINK_TYPE", "sink.type", ALWAYS),
     ("KAFKA_BOOTSTRAP_SERVERS", "source.bootstrap_servers", KAFKA),
@@ -38,6 +41,10 @@ const ENVIRONMENT: [(&str, &str, Scope); 18] = [
     ("AWS_ACCESS_KEY_ID", "sink.aws_access_key_id", S3),
     ("AWS_SECRET_ACCESS_KEY", "sink.aws_secret_access_key", S3),
     ("AWS_REGION", "sink.region_name", S3),
+    ("HDFS_URL", "sink.url", HDFS),
+    ("HDFS_BASE_PATH", "sink.base_path", HDFS),
+    ("HDFS_USER", "sink.user", HDFS),
+    ("HDFS_DELEGATION_TOKEN", "sink.delegation_token", HDFS),
     ("SINK_MERGE_ENABLED", "sink.merge_enabled", ALWAYS),
     ("PIPELINE_FLUSH_INTERVAL_SECONDS", "pipeline.flush_interval_seconds", ALWAYS),
     ("PIPELINE_FLUSH_INTERVAL_BATCHES", "pipeline.flush_interval_batches", ALWAYS),

@@ -275,6 +275,8 @@ pub struct SinkConfig {
 pub enum SinkKind {
     /// An S3 bucket, or a server that speaks S3.
     S3(S3Config),
+    /// A folder of a Hadoop file system.
+    Hdfs(HdfsConfig),
     /// A folder on this machine.
     Local(LocalConfig),
 }
@@ -285,6 +287,7 @@ impl SinkKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::S3(_) => "s3",
+            Self::Hdfs(_) => "hdfs",
             Self::Local(_) => "local",
         }
     }
@@ -305,6 +308,38 @@ pub struct S3Config {
     pub access_key_id: Option<String>,
     /// Belongs to the key id.
     pub secret_access_key: Option<Secret>,
+}
+
+/// A folder of a Hadoop file system.
+#[derive(Clone, Debug)]
+pub struct HdfsConfig {
+    /// How to get there.
+    pub protocol: HdfsProtocol,
+    /// Root of everything written, without slashes at its ends; made when missing.
+    pub base_path: String,
+    /// Who writes; without one Hadoop's own rules: `HADOOP_USER_NAME`, then the user of this process.
+    pub user: Option<String>,
+}
+
+/// The two ways into HDFS.
+#[derive(Clone, Debug)]
+pub enum HdfsProtocol {
+    /// Hadoop's RPC, to a namenode or a name service. Kerberos where the Hadoop configuration asks for it.
+    Native {
+        /// `hdfs://namenode:8020`, or `hdfs://name` of a name service.
+        url: String,
+        /// Folder of `core-site.xml` and `hdfs-site.xml`; without one `HADOOP_CONF_DIR` or `HADOOP_HOME` says where it is.
+        conf_dir: Option<PathBuf>,
+    },
+    /// WebHDFS, or HttpFS, which speaks the same.
+    Web {
+        /// `http://namenode:9870`; several are the namenodes of one name service. At least one.
+        urls: Vec<String>,
+        /// Shown instead of a user.
+        delegation_token: Option<Secret>,
+        /// Certificates that are believed besides those of the system.
+        ca_file: Option<PathBuf>,
+    },
 }
 
 /// A folder on this machine.

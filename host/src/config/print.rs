@@ -8,10 +8,10 @@ use arrow_schema::Field;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, LogFormat, MetadataColumn,
-    OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig,
-    PluginConfig, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig,
-    ValueFormat, properties::is_secret, schema::type_text,
+    Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, HdfsConfig, HdfsProtocol,
+    LogFormat, MetadataColumn, OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform,
+    PipelineConfig, PluginConfig, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics,
+    TelemetryConfig, ValueFormat, properties::is_secret, schema::type_text,
 };
 
 /// What stands in the place of a secret.
@@ -207,6 +207,7 @@ fn sink(config: &SinkConfig) -> Value {
             "aws_access_key_id": s3.access_key_id,
             "aws_secret_access_key": s3.secret_access_key.as_ref().map(Secret::to_string),
         }),
+        SinkKind::Hdfs(config) => hdfs(config),
         SinkKind::Local(local) => json!({"type": "local", "base_path": local.base_path.display().to_string()}),
     };
     let columns: Vec<_> = partition_by.iter().map(partition_column).collect();
@@ -216,6 +217,27 @@ fn sink(config: &SinkConfig) -> Value {
     set(&mut value, "parquet", parquet(format));
     set(&mut value, "retry_timeout", duration(*retry_timeout));
     value
+}
+
+/// An HDFS sink.
+fn hdfs(config: &HdfsConfig) -> Value {
+    let HdfsConfig { protocol, base_path, user } = config;
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let (url, token, conf_dir, ca_file) = match protocol {
+        HdfsProtocol::Native { url, conf_dir } => (url.clone(), None, path(conf_dir), None),
+        HdfsProtocol::Web { urls, delegation_token, ca_file } => {
+            (urls.join(";"), delegation_token.as_ref().map(Secret::to_string), None, path(ca_file))
+        }
+    };
+    json!({
+        "type": "hdfs",
+        "url": url,
+        "base_path": format!("/{base_path}"),
+        "user": user,
+        "delegation_token": token,
+        "hadoop_conf_dir": conf_dir,
+        "ca_file": ca_file,
+    })
 }
 
 /// `column` or `day(column)`.

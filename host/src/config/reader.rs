@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 27] = [
+const OTHER_VERSIONS: [(&str, &str); 25] = [
     ("source.host", "Redis sources"),
     ("source.port", "Redis sources"),
     ("source.db", "Redis sources"),
@@ -27,8 +27,6 @@ const OTHER_VERSIONS: [(&str, &str); 27] = [
     ("source.on_tombstone", "options for tombstones"),
     ("source.schema_registry", "schema registries"),
     ("source.start", "starting at a time"),
-    ("sink.url", "HDFS sinks"),
-    ("sink.user", "HDFS sinks"),
     ("sink.extra_config", "further options of stores"),
     ("sink.merge_enabled", "compaction"),
     ("sink.merge_period", "compaction"),

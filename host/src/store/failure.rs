@@ -4,6 +4,7 @@ use std::{error::Error as StdError, io::ErrorKind};
 
 use object_store::Error;
 
+use super::hadoop;
 use crate::error::{PipelineError, Verdict};
 
 /// S3's words for credentials that it does not take. They also come inside errors of no particular kind.
@@ -13,6 +14,11 @@ const REFUSALS: [&str; 6] =
 /// Whether the object, the upload or the bucket is not there.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. })
+}
+
+/// Whether the kind of the error says all, whatever is beneath.
+fn is_answer(error: &Error) -> bool {
+    matches!(error, Error::AlreadyExists { .. } | Error::NotFound { .. })
 }
 
 /// An answer as an error with a verdict and words that say what to do.
@@ -28,6 +34,9 @@ pub(super) fn explain(location: &str, operation: &str, error: Error) -> Pipeline
 
 /// The verdict, and the advice.
 pub(super) fn judge(error: &Error) -> (Verdict, &'static str) {
+    if let Some(complaint) = hadoop::complaint(error).filter(|_| !is_answer(error)) {
+        return complaint.judge();
+    }
     let text = error.to_string();
     match error {
         _ if text.contains("NoSuchBucket") => {

@@ -5,7 +5,8 @@
 //! repeated; every request that fails for a reason that may pass is tried again, within a limit, counted and logged.
 //!
 //! Stores differ only here, and only in how they stage: S3 keeps the parts of an uncompleted multipart upload, a
-//! local disk a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`.
+//! local disk and HDFS a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`. On HDFS that file
+//! grows part by part, each part by a request that can be repeated.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,20 +19,26 @@ use object_store::{
 use tokio::runtime::Handle;
 
 use crate::{
-    config::{SinkConfig, SinkKind},
+    config::{HdfsConfig, HdfsProtocol, SinkConfig, SinkKind},
     error::PipelineError,
     telemetry::metrics::Metrics,
 };
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod failure;
+mod hadoop;
+mod hdfs;
 mod local;
 mod retry;
 mod s3;
 mod staging;
+mod webhdfs;
 
 pub use staging::{StagedFile, StagingWriter};
 
 use failure::is_not_found;
+use hadoop::AppendStore;
 use retry::RetryPolicy;
 use staging::StagedKind;
 
@@ -69,6 +76,8 @@ enum Staging {
     Multipart(MultipartHandle),
     /// A file of ours, renamed at publish.
     Rename,
+    /// The same, growing by requests that can be repeated.
+    Append(Arc<dyn AppendStore>),
 }
 
 /// A store of multipart uploads.
@@ -94,6 +103,7 @@ impl Store {
                 let (client, location) = local::open(config)?;
                 (client, Staging::Rename, Path::default(), location)
             }
+            SinkKind::Hdfs(config) => open_hdfs(config, pipeline, io.clone())?,
         };
         let retry = RetryPolicy::new(sink.retry_timeout, location.clone(), metrics);
         Ok(Self::assemble(objects, staging, root, location, pipeline, retry, io))
@@ -122,7 +132,7 @@ impl Store {
             Staging::Multipart(_) => {
                 objects.list(Some(&own)).try_next().await.map_err(|error| failure::explain(location, "list", error))?;
             }
-            Staging::Rename => {
+            Staging::Rename | Staging::Append(_) => {
                 let probe = own.clone().join(format!("probe-{}", uuid::Uuid::new_v4()));
                 let explain = |error| failure::explain(location, "write", error);
                 objects.put(&probe, PutPayload::from_static(b"probe")).await.map_err(explain)?;
@@ -173,7 +183,7 @@ impl Store {
                 let create = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
                 objects.rename_opts(staged, target, create).await
             }
-            (StagedKind::Upload { .. }, Staging::Rename) => {
+            (StagedKind::Upload { .. }, Staging::Rename | Staging::Append(_)) => {
                 Err(object_store::Error::NotSupported { source: "a multipart upload in a store without them".into() })
             }
         };
@@ -220,7 +230,12 @@ impl Store {
         self.0.own_folder.split('/').chain(name.split('/')).collect()
     }
 
-    /// The same from the bucket's root.
+    /// A new name for a staged file, from the root of the store.
+    fn staged_name(&self) -> Path {
+        self.own_path(&format!("staging/{}", uuid::Uuid::now_v7()))
+    }
+
+    /// A path in our folder, from the root of the store.
     fn own_path(&self, name: &str) -> Path {
         self.full_path(&self.own_name(name))
     }
@@ -232,6 +247,31 @@ impl Store {
         }
         // Both parts were parsed before; joining them by a slash cannot make an invalid path.
         Path::parse(format!("{}/{path}", self.0.root)).unwrap_or_else(|_| path.clone())
+    }
+}
+
+/// A store, how it stages, the root in it, and its name for messages.
+type Opened = (Arc<dyn ObjectStore>, Staging, Path, String);
+
+/// HDFS by the protocol that the configuration asks for.
+fn open_hdfs(config: &HdfsConfig, pipeline: &str, io: Handle) -> Result<Opened, PipelineError> {
+    let HdfsConfig { protocol, base_path, user } = config;
+    let root = Path::parse(base_path)
+        .map_err(|error| PipelineError::stop(format!("sink.base_path {base_path:?} is not a path")).because(error))?;
+    let scratch = root.parts().chain(["_fs_data_sink", pipeline, "staging"].map(Into::into)).collect();
+    let user = user.as_deref();
+    match protocol {
+        HdfsProtocol::Native { url, conf_dir } => {
+            let store = Arc::new(hdfs::NativeHdfs::open(url, conf_dir.as_deref(), user, scratch, io)?);
+            let objects: Arc<dyn ObjectStore> = Arc::<hdfs::NativeHdfs>::clone(&store);
+            Ok((objects, Staging::Append(store), root, format!("{url}/{base_path}")))
+        }
+        HdfsProtocol::Web { urls, delegation_token, ca_file } => {
+            let (token, ca_file) = (delegation_token.as_ref(), ca_file.as_ref());
+            let store = Arc::new(webhdfs::WebHdfs::open(urls, user, token, ca_file, scratch)?);
+            let objects: Arc<dyn ObjectStore> = Arc::<webhdfs::WebHdfs>::clone(&store);
+            Ok((objects, Staging::Append(store), root, format!("{}/{base_path}", urls.join(";"))))
+        }
     }
 }
 
@@ -271,72 +311,17 @@ mod tests {
         Store::open(&sink, "orders", Metrics::detached(), Handle::current()).unwrap()
     }
 
-    /// Every object below the root, with its length.
-    async fn visible(store: &Store) -> Vec<(String, u64)> {
-        let mut found: Vec<_> = store
-            .0
-            .objects
-            .list(None)
-            .map_ok(|object| (object.location.to_string(), object.size))
-            .try_collect()
-            .await
-            .unwrap();
-        found.sort();
-        found
-    }
-
-    /// Scenario: a file of 20 MiB and one of 3 bytes are staged, published twice, and a third one is aborted.
-    /// Guarantees: nothing under the final name before publish; whole files after; repeating is harmless.
-    async fn contract(store: &Store) {
-        let path = Path::parse("orders/country=D%2FE/a.parquet").unwrap();
-        let mut writer = store.stage(path.clone());
-        for byte in 0..20u8 {
-            writer.write(Bytes::from(vec![byte; 1 << 20])).await.unwrap();
-        }
-        let large = writer.finish().await.unwrap();
-        let mut writer = store.stage(Path::parse("orders/b.parquet").unwrap());
-        writer.write(Bytes::from_static(b"abc")).await.unwrap();
-        let small = writer.finish().await.unwrap();
-        assert!(visible(store).await.iter().all(|(path, _)| !path.ends_with(".parquet")), "visible too early");
-        for file in [&large, &small, &large, &small] {
-            store.publish(file).await.unwrap();
-        }
-        let mut writer = store.stage(Path::parse("orders/c.parquet").unwrap());
-        writer.write(Bytes::from(vec![1; 9 << 20])).await.unwrap();
-        let aborted = writer.finish().await.unwrap();
-        store.abort(&aborted).await;
-        store.publish(&aborted).await.unwrap_err();
-        let data: Vec<_> = visible(store).await.into_iter().filter(|(path, _)| path.contains("orders/")).collect();
-        let names: Vec<_> = data.iter().map(|(path, size)| (path.rsplit("orders/").next().unwrap(), *size)).collect();
-        assert_eq!(names, [("b.parquet", 3), ("country=D%2FE/a.parquet", 20 << 20)]);
-    }
-
     #[tokio::test(flavor = "multi_thread")]
     async fn multipart_staging_keeps_the_contract() {
-        contract(&in_memory().0).await;
+        conformance::conform(&in_memory().0).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn rename_staging_keeps_the_contract_and_escapes_stay_escapes_on_disk() {
         let folder = tempfile::tempdir().unwrap();
         let store = in_folder(folder.path());
-        store.check().await.unwrap();
-        contract(&store).await;
-        assert!(folder.path().join("orders/country=D%2FE/a.parquet").is_file());
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_file_that_is_there_already_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = in_folder(folder.path());
-        std::fs::create_dir_all(folder.path().join("orders")).unwrap();
-        std::fs::write(folder.path().join("orders/a.parquet"), b"of somebody else").unwrap();
-        let mut writer = store.stage(Path::parse("orders/a.parquet").unwrap());
-        writer.write(Bytes::from_static(b"abc")).await.unwrap();
-        let staged = writer.finish().await.unwrap();
-        let error = store.publish(&staged).await.unwrap_err();
-        assert!(error.full_message().contains("orders/a.parquet"), "{}", error.full_message());
-        assert_eq!(std::fs::read(folder.path().join("orders/a.parquet")).unwrap(), b"of somebody else");
+        conformance::conform(&store).await.unwrap();
+        assert!(folder.path().join("orders/country=D%2FE/at=10%3A30/größe é.parquet").is_file());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,13 @@
 //! Writing a file where no reader looks.
 //!
 //! Comes in: bytes as they are encoded. Goes out: a [`StagedFile`], which says as plain data where the bytes are, so
-//! that a ledger can record it. At most [`PARTS_IN_FLIGHT_MAX`] parts are under way per file; `write` waits for room.
+//! that a ledger can record it. At most [`PARTS_IN_FLIGHT_MAX`] parts are under way per file, and one where the file grows
+//! at its end; `write` waits for room.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use object_store::{
@@ -11,7 +15,7 @@ use object_store::{
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::{Inner, MultipartHandle, Staging, Store, failure};
+use super::{Inner, MultipartHandle, Staging, Store, failure, hadoop::AppendStore};
 use crate::error::PipelineError;
 
 /// Size of a part. S3 wants 5 MiB at least and takes 10,000 parts, so a file may have 78 GiB.
@@ -71,6 +75,8 @@ pub struct StagingWriter {
     parts: Vec<Part>,
     /// One permit for each part that may be under way.
     room: Arc<Semaphore>,
+    /// How many permits there are.
+    parts_in_flight_max: usize,
 }
 
 /// What has been begun at the store.
@@ -80,19 +86,31 @@ enum Begun {
     Upload(MultipartHandle, MultipartId),
     /// A file of ours.
     File(Path, Box<dyn MultipartUpload>),
+    /// A file of ours that grows.
+    Growing {
+        /// From the root of the store.
+        staged: Path,
+        /// Where it is.
+        files: Arc<dyn AppendStore>,
+        /// Bytes that are in it or on their way.
+        length: u64,
+    },
 }
 
 impl StagingWriter {
     /// Nothing is sent before a part is full.
     pub(super) fn new(store: Store, path: Path) -> Self {
-        let room = Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX));
-        Self { store, path, buffer: PutPayloadMut::new(), bytes: 0, begun: None, parts: Vec::new(), room }
+        // What is appended is appended in order.
+        let parts_in_flight_max = if matches!(store.0.staging, Staging::Append(_)) { 1 } else { PARTS_IN_FLIGHT_MAX };
+        let room = Arc::new(Semaphore::new(parts_in_flight_max));
+        let buffer = PutPayloadMut::new();
+        Self { store, path, buffer, bytes: 0, begun: None, parts: Vec::new(), room, parts_in_flight_max }
     }
 
     /// Bytes that are held here and not yet under way.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        self.buffer.content_length() + (PARTS_IN_FLIGHT_MAX - self.room.available_permits()) * PART_BYTES
+        self.buffer.content_length() + (self.parts_in_flight_max - self.room.available_permits()) * PART_BYTES
     }
 
     /// Appends bytes. Waits while enough parts are under way.
@@ -127,6 +145,7 @@ impl StagingWriter {
                 finished.map_err(|error| failure::explain(&self.name(), "finish the file", error))?;
                 StagedKind::File { staged }
             }
+            Some(Begun::Growing { staged, .. }) => StagedKind::File { staged },
             None => return Err(self.failed("finish a file that was never begun")),
         };
         Ok(StagedFile { path, bytes, kind })
@@ -138,7 +157,7 @@ impl StagingWriter {
             part.abort();
         }
         if let Some(begun) = self.begun.take() {
-            give_up(begun, self.store.full_path(&self.path)).await;
+            give_up(begun, self.store.clone(), self.store.full_path(&self.path)).await;
         }
     }
 
@@ -167,6 +186,24 @@ impl StagingWriter {
                     written.map(|()| None).map_err(|error| failure::explain(&name, "write", error))
                 })
             }
+            Some(Begun::Growing { staged, files, length }) => {
+                let (staged, files, offset) = (staged.clone(), Arc::clone(files), *length);
+                *length += payload.content_length() as u64;
+                // The permit says that the part before has ended; one that failed must not be followed.
+                let before = self.parts.pop();
+                self.store.0.io.spawn(async move {
+                    if let Some(before) = before {
+                        before
+                            .await
+                            .map_err(|error| PipelineError::retry(format!("{name}: cannot write")).because(error))??;
+                    }
+                    let is_repeated = AtomicBool::new(false);
+                    let send = || files.append_at(&staged, offset, &payload, is_repeated.swap(true, Ordering::Relaxed));
+                    store.0.retry.run("append", &target, send).await?;
+                    drop(permit);
+                    Ok(None)
+                })
+            }
             None => return Err(self.failed("send a part of a file that was never begun")),
         };
         self.parts.push(part);
@@ -185,8 +222,12 @@ impl StagingWriter {
                 let id = retry.run("create_upload", &target, || uploads.0.create_multipart(&target)).await?;
                 Begun::Upload(uploads.clone(), id)
             }
+            Staging::Append(files) => {
+                let (staged, files) = (self.store.staged_name(), Arc::clone(files));
+                Begun::Growing { staged, files, length: 0 }
+            }
             Staging::Rename => {
-                let staged = self.store.own_path(&format!("staging/{}", uuid::Uuid::now_v7()));
+                let staged = self.store.staged_name();
                 let file = retry.run("create_file", &self.path, || objects.put_multipart(&staged)).await?;
                 Begun::File(staged, file)
             }
@@ -213,16 +254,17 @@ impl Drop for StagingWriter {
         }
         if let Some(begun) = self.begun.take() {
             let target = self.store.full_path(&self.path);
-            self.store.0.io.spawn(give_up(begun, target));
+            self.store.0.io.spawn(give_up(begun, self.store.clone(), target));
         }
     }
 }
 
 /// Removes what was begun; what cannot be removed is left to the sweep or to the bucket's lifecycle rule.
-async fn give_up(begun: Begun, target: Path) {
+async fn give_up(begun: Begun, store: Store, target: Path) {
     let answer = match begun {
         Begun::Upload(MultipartHandle(uploads), id) => uploads.abort_multipart(&target, &id).await,
         Begun::File(_, mut file) => file.abort().await,
+        Begun::Growing { staged, .. } => store.0.objects.delete(&staged).await,
     };
     if let Err(error) = answer {
         tracing::warn!(file = %target, %error, "cannot give up a staged file");

@@ -9,6 +9,11 @@ pub fn kafka_jars() -> anyhow::Result<PathBuf> {
     piece("kafka/libs")
 }
 
+/// The folder with HDFS's jars.
+pub fn hdfs_jars() -> anyhow::Result<PathBuf> {
+    piece("hdfs/libs")
+}
+
 /// The Python that has DuckDB, pyarrow and a YAML parser.
 pub fn python() -> anyhow::Result<PathBuf> {
     piece("python/bin/python")

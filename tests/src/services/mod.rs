@@ -15,6 +15,7 @@ use anyhow::Context as _;
 
 pub mod download;
 pub mod folder;
+pub mod hdfs;
 pub mod kafka;
 pub mod process;
 pub mod proxy;

@@ -6,6 +6,7 @@
 mod examples;
 mod files;
 mod group;
+mod hdfs;
 mod hostile;
 mod kill;
 mod outage;

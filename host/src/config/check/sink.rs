@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::columns::Columns;
+use super::{columns::Columns, hdfs};
 use crate::config::{
     ColumnConfig, Compression, Encoding, LocalConfig, ParquetConfig, PartitionColumn, PartitionTransform, S3Config,
     Secret, SinkConfig, SinkKind, Statistics,
@@ -46,26 +46,39 @@ pub(super) fn read(section: Section<'_>, folder: &Path, columns: Option<&Columns
     }
     let retry_timeout = section.get_or("retry_timeout", Duration::from_secs(600), duration);
     accept_what_is_off(&section);
-    let _ = section.required_text("type", "s3 or local");
-    let is_s3 = section.get("type", |text| match text {
-        "hdfs" | "gcs" | "azure" => {
-            Err(format!("this version does not serve {text} sinks yet; it serves s3 and local"))
-        }
-        _ => choice(text, &[("s3", true), ("local", false)]),
-    })?;
-    let kind = if is_s3 {
-        let s3 = s3(&section);
-        section.only_with("type: local", &LOCAL_KEYS);
-        s3.map(SinkKind::S3)
-    } else {
-        let base_path = section.required_text("base_path", "the folder to write to");
-        section.only_with("type: s3", &S3_KEYS);
-        let place = section.node("base_path").map_or_else(|| section.place(), |node| &node.place);
-        base_path.map(|path| SinkKind::Local(LocalConfig { base_path: Section::resolve(place, folder, &path) }))
-    };
+    let kind = kind(&section, folder).ok()?;
     section.finish();
     let partition_by = partition_by.into_iter().map(|(column, _)| column).collect();
     Some(SinkConfig { kind: kind?, partition_by, keep_partition_columns, parquet, retry_timeout })
+}
+
+/// The type is missing or unknown, so nothing can be said about other keys.
+struct UnknownType;
+
+/// The store; `None` where one of its keys is at fault.
+fn kind(section: &Section<'_>, folder: &Path) -> Result<Option<SinkKind>, UnknownType> {
+    /// Types by name.
+    const TYPES: [(&str, &str); 3] = [("s3", "s3"), ("hdfs", "hdfs"), ("local", "local")];
+    let _ = section.required_text("type", "s3, hdfs or local");
+    let name = section.get("type", |text| match text {
+        "gcs" | "azure" => Err(format!("this version does not serve {text} sinks yet; it serves s3, hdfs and local")),
+        _ => choice(text, &TYPES),
+    });
+    let name = name.ok_or(UnknownType)?;
+    let kind = match name {
+        "s3" => s3(section).map(SinkKind::S3),
+        "hdfs" => hdfs::read(section, folder).map(SinkKind::Hdfs),
+        _ => {
+            let base_path = section.required_text("base_path", "the folder to write to");
+            let place = section.node("base_path").map_or_else(|| section.place(), |node| &node.place);
+            base_path.map(|path| SinkKind::Local(LocalConfig { base_path: Section::resolve(place, folder, &path) }))
+        }
+    };
+    // What was asked for above is left alone.
+    section.only_with("type: s3", &S3_KEYS);
+    section.only_with("type: hdfs", &hdfs::HDFS_KEYS);
+    section.only_with("type: local", &LOCAL_KEYS);
+    Ok(kind)
 }
 
 /// Keys of the original that say what is so anyway: no merging, no further options.

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Compression, DeadLetterConfig, OnNewField, PartitionTransform, SinkConfig, SinkKind, SourceKind, ValueFormat,
+    Compression, DeadLetterConfig, HdfsProtocol, OnNewField, PartitionTransform, Secret, SinkConfig, SinkKind,
+    SourceKind, ValueFormat,
 };
 
 /// Header of an empty component.
@@ -388,12 +389,12 @@ fn plugins_get_their_configuration_as_json() {
 #[test]
 fn a_sink_says_what_it_needs() {
     let of_type = |sink: &str| faults(&format!("sink: {sink}\nsource: {{type: file, paths: ['-']}}\n"));
-    assert_eq!(of_type("{bucket: a}"), "orders.yaml:1: sink.type: is missing: s3 or local");
+    assert_eq!(of_type("{bucket: a}"), "orders.yaml:1: sink.type: is missing: s3, hdfs or local");
     assert_eq!(of_type("{type: s3}"), "orders.yaml:1: sink.bucket: is missing: the bucket's name");
     assert_eq!(of_type("{type: local}"), "orders.yaml:1: sink.base_path: is missing: the folder to write to");
     assert_eq!(
-        of_type("{type: hdfs, url: 'http://n:9870'}"),
-        "orders.yaml:1: sink.type: this version does not serve hdfs sinks yet; it serves s3 and local"
+        of_type("{type: gcs, bucket: a}"),
+        "orders.yaml:1: sink.type: this version does not serve gcs sinks yet; it serves s3, hdfs and local"
     );
     assert_eq!(
         of_type("{type: local, base_path: a, bucket: b}"),
@@ -418,7 +419,7 @@ fn values_of_a_sink_are_checked() {
          sink.parquet.row_group_rows: must be more than 0\n\
          sink.parquet.sort_by: this version does not serve sorting within files yet\n\
          sink.parquet.statistics: expected one of none, chunk, page, found \"all\"\n\
-         sink.url: this version does not serve HDFS sinks yet"
+         sink.url: has no meaning here; it belongs to `type: hdfs`"
     );
     assert_eq!(faults_of_sink("compression: snappy(3)"), "sink.compression: snappy has no levels");
     let bucket = faults("sink: {type: s3, bucket: 's3://lake/raw'}\nsource: {type: file, paths: ['-']}");
@@ -431,6 +432,71 @@ fn values_of_a_sink_are_checked() {
                 source: {type: file, paths: ['-']}";
     let config = load_text(text, &[], &[]).unwrap();
     assert!(matches!(&sink(&config).kind, SinkKind::S3(s3) if s3.prefix == "raw"));
+}
+
+#[test]
+fn an_hdfs_sink_says_what_it_needs() {
+    let of = |keys: &str| {
+        faults(&format!("sink: {{type: hdfs{keys}}}\nsource: {{type: file, paths: ['-']}}\n"))
+            .replace("orders.yaml:1: ", "")
+    };
+    assert_eq!(
+        of(", bucket: a"),
+        "sink.base_path: is missing: the folder to write to, such as /data/lake\n\
+         sink.bucket: has no meaning here; it belongs to `type: s3`\n\
+         sink.url: is missing: hdfs://namenode:8020, or http://namenode:9870 for WebHDFS"
+    );
+    let example = "expected an address such as hdfs://namenode:8020 or http://namenode:9870, found";
+    assert_eq!(
+        of(", url: namenode, base_path: /"),
+        format!("sink.base_path: expected a folder such as /data/lake, found \"/\"\nsink.url: {example} \"namenode\"")
+    );
+    assert_eq!(of(", url: 's3://a', base_path: /a"), format!("sink.url: {example} \"s3://a\""));
+    assert_eq!(
+        of(", url: 'hdfs://n:8020/data', base_path: '/a/../b'"),
+        "sink.base_path: expected a folder such as /data/lake, found \"/a/../b\" with an empty part, `.` or `..`\n\
+         sink.url: expected host and port alone, found \"hdfs://n:8020/data\"; folders go into `base_path`"
+    );
+    assert_eq!(
+        of(", url: 'http://me:secret@n:9870', base_path: 'a:b', user: 'a b'"),
+        "sink.base_path: HDFS takes no `:` in names, found \"a:b\"\n\
+         sink.url: an address must not contain a user or a password; the user goes into `user`\n\
+         sink.user: expected a user, found \"a b\""
+    );
+    assert_eq!(
+        of(", url: 'hdfs://n:8020', base_path: /a, delegation_token: t0k, ca_file: no.pem"),
+        "sink.ca_file: expected a file of certificates in PEM, found nothing such at no.pem\n\
+         sink.ca_file: has no meaning with this `url`; it belongs to https://\n\
+         sink.delegation_token: has no meaning with this `url`; it belongs to WebHDFS; here Hadoop's own \
+         HADOOP_TOKEN_FILE_LOCATION is read"
+    );
+    assert_eq!(
+        of(", url: 'hdfs://a:1;hdfs://b:1', base_path: /a"),
+        "sink.url: several namenodes are one name service here: hdfs://name, with hadoop_conf_dir to say which they are"
+    );
+    assert_eq!(
+        of(", url: 'http://a:1;https://b:1', base_path: /a"),
+        "sink.url: expected the same scheme in all addresses"
+    );
+}
+
+#[test]
+fn an_hdfs_sink_is_read_with_its_variables_and_keeps_its_token() {
+    let text = "sink: {type: hdfs, url: 'http://x:1', base_path: /data/lake/}\nsource: {type: file, paths: ['-']}\n";
+    let variables = [
+        ("HDFS_URL", "http://a:9870; http://b:9870/"),
+        ("HDFS_USER", "etl"),
+        ("HDFS_DELEGATION_TOKEN", "T0ken"),
+        ("S3_BUCKET", "no"),
+    ];
+    let config = load_text(text, &variables, &[]).unwrap();
+    let SinkKind::Hdfs(hdfs) = &sink(&config).kind else { panic!("hdfs") };
+    assert_eq!((hdfs.base_path.as_str(), hdfs.user.as_deref()), ("data/lake", Some("etl")));
+    let HdfsProtocol::Web { urls, delegation_token, .. } = &hdfs.protocol else { panic!("web") };
+    assert_eq!(urls, &["http://a:9870", "http://b:9870"]);
+    assert_eq!(delegation_token.as_ref().map(Secret::reveal), Some("T0ken"));
+    assert!(!config.to_yaml().contains("T0ken") && !format!("{config:?}").contains("T0ken"));
+    assert!(config.to_yaml().contains("url: \"http://a:9870;http://b:9870\""), "{}", config.to_yaml());
 }
 
 #[test]

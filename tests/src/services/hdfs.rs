@@ -1,0 +1,390 @@
+//! A real HDFS, one namenode and one datanode, and what tests ask of it.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use fs_data_sink::{
+    config::{HdfsConfig, HdfsProtocol, ParquetConfig, SinkConfig, SinkKind},
+    store::Store,
+    telemetry::metrics::Metrics,
+};
+use serde_json::Value;
+
+use super::{
+    download,
+    folder::TestFolder,
+    free_port,
+    process::{Ended, Process},
+    runtime,
+};
+use crate::{
+    http,
+    wait::{self, Look},
+};
+
+/// The JVM: small, and fast to start rather than fast in an hour. The two packages are opened for WebHDFS.
+const JVM: [&str; 7] = [
+    "-Xmx128m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xss512k",
+    "-Djava.net.preferIPv4Stack=true",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+    "--add-opens=java.base/java.util=ALL-UNNAMED",
+];
+
+/// A JVM start on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// One request to servers that run.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Warnings and errors only.
+const LOG_SETTINGS: &str = "log4j.rootLogger=WARN,c
+log4j.appender.c=org.apache.log4j.ConsoleAppender
+log4j.appender.c.layout=org.apache.log4j.PatternLayout
+log4j.appender.c.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
+";
+
+/// One of the two servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// Knows the names.
+    NameNode,
+    /// Has the bytes.
+    DataNode,
+}
+
+impl Daemon {
+    /// Name of its log and its process.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NameNode => "namenode",
+            Self::DataNode => "datanode",
+        }
+    }
+
+    /// Its main class.
+    fn class(self) -> &'static str {
+        match self {
+            Self::NameNode => "org.apache.hadoop.hdfs.server.namenode.NameNode",
+            Self::DataNode => "org.apache.hadoop.hdfs.server.datanode.DataNode",
+        }
+    }
+}
+
+/// Which way into HDFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Hadoop's RPC.
+    Native,
+    /// The REST interface.
+    Web,
+}
+
+/// A cluster of ours.
+#[derive(Debug)]
+pub struct Hdfs {
+    /// Data, settings, logs.
+    folder: Mutex<TestFolder>,
+    /// Port of the RPC.
+    rpc_port: u16,
+    /// Port of WebHDFS.
+    web_port: u16,
+    /// The JVMs; `None` while one is stopped.
+    daemons: [Mutex<Option<Process>>; 2],
+}
+
+impl Hdfs {
+    /// Starts a cluster and waits until it takes files.
+    pub fn start() -> anyhow::Result<Self> {
+        let folder = TestFolder::new("hdfs")?;
+        let (rpc_port, web_port) = (free_port()?, free_port()?);
+        settings(folder.path(), rpc_port, web_port)?;
+        let mut format = java(folder.path())?;
+        format.args([Daemon::NameNode.class(), "-format", "-nonInteractive", "-force"]);
+        let mut format = Process::start("HDFS's format tool", format, &folder.path().join("format.log"))?;
+        let formatted = format.wait(START_LIMIT)?;
+        ensure!(formatted == Ended::Code(0), "HDFS's format tool failed\n{}", format.log_tail());
+        let hdfs =
+            Self { folder: Mutex::new(folder), rpc_port, web_port, daemons: [Mutex::new(None), Mutex::new(None)] };
+        hdfs.launch(Daemon::NameNode)?;
+        hdfs.launch(Daemon::DataNode)?;
+        hdfs.wait_until_ready()?;
+        Ok(hdfs)
+    }
+
+    /// Its address, for `sink.url`.
+    #[must_use]
+    pub fn url(&self, way: Way) -> String {
+        match way {
+            Way::Native => format!("hdfs://127.0.0.1:{}", self.rpc_port),
+            Way::Web => format!("http://127.0.0.1:{}", self.web_port),
+        }
+    }
+
+    /// `kill -9`; its data and ports stay.
+    pub fn kill(&self, daemon: Daemon) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process(daemon).take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Ends it cleanly; its data and ports stay.
+    pub fn stop(&self, daemon: Daemon) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process(daemon).take() {
+            process.stop()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it again on the same ports with the same data, and waits until the cluster takes files.
+    pub fn start_again(&self, daemon: Daemon) -> anyhow::Result<()> {
+        self.launch(daemon)?;
+        self.wait_until_ready()
+    }
+
+    /// Leaves its folder on disk, for whoever looks into a failure; returns where the logs are.
+    pub fn keep_log(&self) -> String {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        folder.keep();
+        folder.path().display().to_string()
+    }
+
+    /// The product's own store in a folder of this cluster.
+    pub fn store(&self, way: Way, base_path: &str, user: &str) -> anyhow::Result<Store> {
+        let protocol = match way {
+            Way::Native => HdfsProtocol::Native { url: self.url(way), conf_dir: Some(self.conf_dir()) },
+            Way::Web => HdfsProtocol::Web { urls: vec![self.url(way)], delegation_token: None, ca_file: None },
+        };
+        let kind =
+            SinkKind::Hdfs(HdfsConfig { protocol, base_path: base_path.to_owned(), user: Some(user.to_owned()) });
+        store(kind)
+    }
+
+    /// Every file in a folder, relative to it, with its length, sorted. Asks the namenode's REST interface directly.
+    pub fn list(&self, folder: &str) -> anyhow::Result<Vec<(String, u64)>> {
+        let mut found = Vec::new();
+        let mut folders = vec![String::new()];
+        while let Some(below) = folders.pop() {
+            let path = format!("{}/{below}", folder.trim_end_matches('/'));
+            for entry in self.entries(&path)? {
+                let name = entry.get("pathSuffix").and_then(Value::as_str).unwrap_or_default();
+                let name = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
+                match entry.get("type").and_then(Value::as_str) {
+                    Some("DIRECTORY") => folders.push(name),
+                    _ => found.push((name, entry.get("length").and_then(Value::as_u64).unwrap_or_default())),
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Copies every file of a folder to this machine, by the datanode's REST interface, so that any reader can read it.
+    pub fn download(&self, folder: &str, to: &Path) -> anyhow::Result<()> {
+        let own = fs::create_dir_all(to);
+        own.with_context(|| format!("cannot make {}", to.display()))?;
+        for (name, length) in self.list(folder)?.into_iter().filter(|(name, _)| !is_staged(name)) {
+            let target = to.join(&name);
+            fs::create_dir_all(target.parent().unwrap_or(to))?;
+            let answer = self.ask("GET", &format!("{folder}/{name}"), "OPEN", "")?;
+            // The datanode has the bytes.
+            let location = answer.location.with_context(|| format!("no datanode for {name}: {}", answer.status))?;
+            let (address, path) =
+                location.strip_prefix("http://").and_then(|url| url.split_once('/')).context("no URL")?;
+            let answer = http::ask("GET", address, &format!("/{path}"))?;
+            ensure!(answer.status == 200, "the datanode answers {} to {name}", answer.status);
+            fs::write(&target, &answer.body)?;
+            let there = fs::metadata(&target)?.len();
+            ensure!(there == length, "{name} has {there} bytes and is listed with {length}");
+        }
+        Ok(())
+    }
+
+    /// Makes a folder with an owner and rights.
+    pub fn make_folder(&self, path: &str, permission: &str) -> anyhow::Result<()> {
+        let answer = self.ask("PUT", path, "MKDIRS", &format!("&permission={permission}"))?;
+        ensure!(answer.status == 200, "cannot make {path}: {}", answer.status);
+        Ok(())
+    }
+
+    /// Where the settings are, as `hadoop_conf_dir` takes them.
+    #[must_use]
+    pub fn conf_dir(&self) -> std::path::PathBuf {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner).path().join("conf")
+    }
+
+    /// The namenode's answer to an operation of the superuser.
+    fn ask(&self, method: &str, path: &str, operation: &str, more: &str) -> anyhow::Result<http::Answer> {
+        let path = path.trim_matches('/').bytes().fold(String::new(), |mut text, byte| {
+            match byte {
+                b'/' | b'-' | b'_' | b'.' | b'=' => text.push(char::from(byte)),
+                _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+                // Writing to a String cannot fail.
+                _ => drop(write!(text, "%{byte:02X}")),
+            }
+            text
+        });
+        let path = format!("/webhdfs/v1/{path}?op={operation}&user.name={}{more}", superuser());
+        http::ask(method, &format!("127.0.0.1:{}", self.web_port), &path)
+    }
+
+    /// The entries of a folder; none where it is not there.
+    fn entries(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let answer = self.ask("GET", path, "LISTSTATUS", "")?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(matches!(answer.status, 200 | 404), "HDFS answers {} to {path}: {text}", answer.status);
+        let listing: Value = serde_json::from_str(&text)?;
+        Ok(listing.pointer("/FileStatuses/FileStatus").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    /// One of the processes.
+    fn process(&self, daemon: Daemon) -> MutexGuard<'_, Option<Process>> {
+        let [namenode, datanode] = &self.daemons;
+        let process = if daemon == Daemon::NameNode { namenode } else { datanode };
+        process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a process and does not wait for it.
+    pub fn launch(&self, daemon: Daemon) -> anyhow::Result<()> {
+        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner).path().to_owned();
+        let mut command = java(&folder)?;
+        command.arg(daemon.class());
+        let log = folder.join(format!("{}.log", daemon.as_str()));
+        *self.process(daemon) = Some(Process::start(daemon.as_str(), command, &log)?);
+        Ok(())
+    }
+
+    /// Waits until the datanode is known, safe mode is off, and a file is taken.
+    fn wait_until_ready(&self) -> anyhow::Result<()> {
+        let bean = |name: &str| -> anyhow::Result<Value> {
+            let path = format!("/jmx?qry=Hadoop:service=NameNode,name={name}");
+            let answer: Value =
+                serde_json::from_slice(&http::ask("GET", &format!("127.0.0.1:{}", self.web_port), &path)?.body)?;
+            answer.pointer("/beans/0").cloned().context("no such bean")
+        };
+        let look = || -> anyhow::Result<bool> {
+            let alive = bean("FSNamesystemState")?.get("NumLiveDataNodes").and_then(Value::as_u64) >= Some(1);
+            let safe_mode = bean("NameNodeInfo")?.get("Safemode").and_then(Value::as_str).map(str::to_owned);
+            Ok(alive && safe_mode.as_deref() == Some(""))
+        };
+        wait::until("HDFS to be ready", START_LIMIT, || {
+            for daemon in [Daemon::NameNode, Daemon::DataNode] {
+                if let Some(process) = &mut *self.process(daemon) {
+                    process.ensure_running()?;
+                }
+            }
+            let what = look();
+            Ok(Look::when(matches!(what, Ok(true)), format!("{what:?}")))
+        })?;
+        // The port of the datanode answers a little later.
+        let store = self.store(Way::Web, "ready", &superuser())?;
+        wait::until("HDFS to take a file", START_LIMIT, || {
+            Ok(match runtime()?.block_on(async { tokio::time::timeout(REQUEST_LIMIT, store.check()).await }) {
+                Ok(Ok(())) => Look::Done(()),
+                other => Look::NotYet(format!("{other:?}")),
+            })
+        })
+    }
+}
+
+/// Whether a file is not whole yet, or was given up by a writer that could not reach the cluster.
+#[must_use]
+pub fn is_staged(name: &str) -> bool {
+    name.starts_with("_fs_data_sink/") && name.contains("/staging/")
+}
+
+/// Who owns everything and may do everything: whoever starts the namenode.
+#[must_use]
+pub fn superuser() -> String {
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "root".to_owned())
+}
+
+/// The product's own store of a sink.
+pub fn store(kind: SinkKind) -> anyhow::Result<Store> {
+    let sink = SinkConfig {
+        kind,
+        partition_by: Vec::new(),
+        keep_partition_columns: false,
+        parquet: ParquetConfig::default(),
+        retry_timeout: Duration::from_secs(180),
+    };
+    let io = runtime()?.handle().clone();
+    Store::open(&sink, "suite", Metrics::detached(), io).map_err(|error| anyhow::anyhow!(error.full_message()))
+}
+
+/// `java` with the settings and the jars.
+fn java(folder: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new("java");
+    let jars = download::hdfs_jars()?;
+    command.args(JVM).arg("-cp").arg(format!("{}:{}/*", folder.join("conf").display(), jars.display()));
+    command.current_dir(folder);
+    Ok(command)
+}
+
+/// A file of Hadoop's settings.
+fn site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> {
+    let mut text = "<configuration>\n".to_owned();
+    for (name, value) in properties {
+        writeln!(text, "<property><name>{name}</name><value>{value}</value></property>")?;
+    }
+    text.push_str("</configuration>\n");
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Both servers' settings: everything on loopback, fast to notice what goes and what comes.
+fn settings(folder: &Path, rpc_port: u16, web_port: u16) -> anyhow::Result<()> {
+    let conf = folder.join("conf");
+    for web in ["hdfs", "datanode", "static", "secondary"] {
+        // The servers look for the folders of their pages, which the jars do not have.
+        let inside = conf.join("webapps").join(web).join("WEB-INF");
+        fs::create_dir_all(&inside)?;
+        fs::write(inside.join("web.xml"), "<web-app/>")?;
+    }
+    fs::write(conf.join("log4j.properties"), LOG_SETTINGS)?;
+    let local = |port: u16| format!("127.0.0.1:{port}");
+    let at = |name: &str| format!("file://{}", folder.join(name).display());
+    let yes = || "true".to_owned();
+    site(
+        &conf.join("core-site.xml"),
+        &[
+            ("fs.defaultFS", format!("hdfs://{}", local(rpc_port))),
+            ("hadoop.tmp.dir", folder.join("tmp").display().to_string()),
+        ],
+    )?;
+    site(
+        &conf.join("hdfs-site.xml"),
+        &[
+            ("dfs.replication", "1".to_owned()),
+            ("dfs.blocksize", "16777216".to_owned()),
+            ("dfs.permissions.enabled", yes()),
+            ("dfs.namenode.name.dir", at("names")),
+            ("dfs.namenode.http-address", local(web_port)),
+            ("dfs.namenode.rpc-bind-host", "127.0.0.1".to_owned()),
+            ("dfs.namenode.http-bind-host", "127.0.0.1".to_owned()),
+            ("dfs.namenode.safemode.extension", "0".to_owned()),
+            ("dfs.namenode.heartbeat.recheck-interval", "1000".to_owned()),
+            ("dfs.namenode.handler.count", "4".to_owned()),
+            ("dfs.namenode.datanode.registration.ip-hostname-check", "false".to_owned()),
+            ("dfs.heartbeat.interval", "1".to_owned()),
+            ("dfs.client.use.datanode.hostname", yes()),
+            ("dfs.datanode.data.dir", at("blocks")),
+            ("dfs.datanode.address", local(free_port()?)),
+            ("dfs.datanode.http.address", local(free_port()?)),
+            ("dfs.datanode.ipc.address", local(free_port()?)),
+            ("dfs.datanode.hostname", "127.0.0.1".to_owned()),
+            ("dfs.datanode.handler.count", "4".to_owned()),
+            ("dfs.datanode.du.reserved", "0".to_owned()),
+        ],
+    )
+}
