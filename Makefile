@@ -31,7 +31,7 @@ check:
 	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
 
 unit: ## Only the tests that need no server
-	cargo test $(WORKSPACE) --lib --bins --test architecture --test config_examples --test plugin_hostile
+	cargo test $(WORKSPACE) --lib --bins --test architecture --test config_examples --test ledger_model --test plugin_hostile
 	cargo test $(WORKSPACE) --doc
 
 # Two at a time: a scenario has up to three processes of its own.

@@ -339,6 +339,8 @@ pub struct ClosedFile {
     pub rows: u64,
     /// Its length.
     pub bytes: u64,
+    /// The offsets of the batches whose rows for its directory it holds: what to read to write it once more.
+    pub sources: CheckpointDelta,
     /// Ends when its last byte is in the store.
     pub staged: JoinHandle<Result<StagedFile, PipelineError>>,
 }

@@ -89,6 +89,28 @@ impl CheckpointDelta {
         self.0.iter().map(|(partition, range)| (partition, *range))
     }
 
+    /// What is covered here and was not yet in `earlier`, an older state of the same delta.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let rest = self.0.iter().filter_map(|(partition, range)| {
+            let from = earlier.0.get(partition).map_or(range.from, |known| known.to);
+            (from < range.to).then(|| (partition.clone(), OffsetRange { from, to: range.to }))
+        });
+        Self(rest.collect())
+    }
+
+    /// The partitions of one topic, where there are some; otherwise all.
+    #[must_use]
+    pub fn of_topic(&self, topic: &str) -> Self {
+        let named: BTreeMap<_, _> = self
+            .0
+            .iter()
+            .filter(|(partition, _)| &*partition.topic == topic)
+            .map(|(partition, range)| (partition.clone(), *range))
+            .collect();
+        if named.is_empty() { self.clone() } else { Self(named) }
+    }
+
     /// Whether nothing is covered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -116,6 +138,21 @@ mod tests {
         assert_eq!(delta.iter().next().unwrap().1, OffsetRange { from: 0, to: 20 });
         let error = delta.extend(&orders, 19, 25).unwrap_err();
         assert!(error.to_string().contains("orders[3]"), "{error}");
+    }
+
+    #[test]
+    fn what_came_since_begins_where_the_earlier_state_ended() {
+        let (orders, clicks) = (SourcePartition::new("orders", 3), SourcePartition::new("clicks", 0));
+        let mut earlier = CheckpointDelta::default();
+        earlier.extend(&orders, 5, 10).unwrap();
+        let mut later = earlier.clone();
+        assert!(later.since(&earlier).is_empty());
+        later.extend(&orders, 12, 20).unwrap();
+        later.extend(&clicks, 1, 2).unwrap();
+        let since = later.since(&earlier);
+        assert_eq!(since.iter().map(|(_, range)| (range.from, range.to)).collect::<Vec<_>>(), [(1, 2), (10, 20)]);
+        assert_eq!(since.of_topic("orders").iter().count(), 1);
+        assert_eq!(since.of_topic("back-fill"), since);
     }
 
     proptest! {

@@ -24,6 +24,9 @@ pub enum Verdict {
     Retry,
     /// The configuration or an answer of a server rules it out: a person has to act.
     Stop,
+    /// What the lane holds is not its own any more (another process took over), or cannot be known to be: everything
+    /// uncommitted is dropped, and the lane begins anew from what is committed.
+    Restart,
 }
 
 impl PipelineError {
@@ -35,6 +38,11 @@ impl PipelineError {
     /// A failure that may pass by itself.
     pub fn retry(message: impl Into<String>) -> Self {
         Self { message: message.into(), verdict: Verdict::Retry, source: None }
+    }
+
+    /// A failure after which the lane begins anew from what is committed.
+    pub fn restart(message: impl Into<String>) -> Self {
+        Self { message: message.into(), verdict: Verdict::Restart, source: None }
     }
 
     /// Keeps what lies beneath.

@@ -16,14 +16,15 @@
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::PipelineConfig,
+    commit::Ledger,
+    config::{Delivery, PipelineConfig},
     decode::Decoder,
     error::{PipelineError, Verdict},
     file,
@@ -38,9 +39,17 @@ use crate::{
 mod commits;
 mod flow;
 mod lane;
+mod restore;
 mod totals;
 
 pub use totals::{Summary, Totals};
+
+/// Pause before a lane begins anew, doubled each time up to the other: a rebalance takes seconds, and a ledger that is out
+/// of reach should not be asked in a hurry.
+const RESTART_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// See [`RESTART_PAUSE_MIN`].
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at a store that is away at start.
 const START_RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -71,6 +80,8 @@ struct Shared {
     plugins: Arc<[Arc<LoadedPlugin>]>,
     /// Where files go.
     store: Store,
+    /// For exactly once.
+    ledger: Option<Ledger>,
     /// Bytes in flight.
     budget: MemoryBudget,
     /// The metrics of this pipeline.
@@ -104,8 +115,16 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
         return Ok(Summary::default());
     }
     let plugins = load_plugins(&config, &runtime.engine).await?;
+    let ledger = match config.run.delivery {
+        Delivery::ExactlyOnce => Some(open_ledger(&store).await?),
+        Delivery::AtLeastOnce => {
+            store.sweep_staging(&[]).await;
+            None
+        }
+    };
     let shared = Shared {
         plugins,
+        ledger,
         store,
         budget: MemoryBudget::new(config.run.memory_bytes),
         metrics,
@@ -115,6 +134,14 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
     };
     run_lanes(&shared).await?;
     Ok(shared.totals.summary())
+}
+
+/// Opens the ledger of a store that can hold one.
+async fn open_ledger(store: &Store) -> Result<Ledger, PipelineError> {
+    store.probe_create_if_absent().await?;
+    let ledger = Ledger::open(store.clone()).await?;
+    store.sweep_staging(&ledger.staged().await).await;
+    Ok(ledger)
 }
 
 /// Starts every lane and waits for all of them; the first failure stops the others.
@@ -136,8 +163,7 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
             metrics: shared.metrics.clone(),
             batches_left: Arc::clone(&batches_left),
         };
-        let stream = source::start(&config.source, context)?;
-        running.spawn_on(lane::run(shared.clone(), lane, stream, stop.clone()), &runtime.compute);
+        running.spawn_on(run_lane(shared.clone(), context, stop.clone()), &runtime.compute);
     }
     runtime.health.set_pipeline(&config.name, PipelineState::Running);
     tracing::info!(
@@ -145,6 +171,29 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
         plugins = shared.plugins.len(), "pipeline runs"
     );
     wait_for_lanes(running, &stop, &config.name).await
+}
+
+/// Runs a lane, and begins it anew as often as it loses what it held to another process.
+async fn run_lane(shared: Shared, context: LaneContext, stop: CancellationToken) -> Result<(), PipelineError> {
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        let began = Instant::now();
+        let stream = source::start(&shared.config.source, context.clone())?;
+        let error = match lane::run(shared.clone(), context.lane, stream, stop.clone()).await {
+            Err(error) if error.verdict() == Verdict::Restart => error,
+            ended => return ended,
+        };
+        shared.metrics.lane_restarted();
+        tracing::warn!(pipeline = %context.pipeline, lane = context.lane, error = %error.full_message(),
+            "nothing that was not committed becomes visible; the lane begins anew from what is committed");
+        if began.elapsed() > RESTART_PAUSE_MAX {
+            pause = RESTART_PAUSE_MIN;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(RESTART_PAUSE_MAX),
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
 }
 
 /// Waits until every lane has ended; the first failure asks the others to drain and is the result.

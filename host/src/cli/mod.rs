@@ -14,6 +14,7 @@ use crate::config::{
 };
 
 mod demo;
+mod ledger;
 mod run;
 mod validate;
 pub mod webshop;
@@ -49,6 +50,9 @@ enum Command {
     Run(RunArguments),
     /// Check configurations without running them.
     Validate(ValidateArguments),
+    /// Look at what is committed.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Show the main job at work: an embedded Kafka, both example plugins, Parquet files in a folder.
     Demo(demo::DemoArguments),
 }
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         None => run::run(&arguments.run),
         Some(Command::Run(run)) => run::run(&run),
         Some(Command::Validate(validate)) => validate::run(&validate),
+        Some(Command::Ledger(command)) => ledger::main(&command),
         Some(Command::Demo(demo)) => demo::main(demo),
     };
     ExitCode::from(code)

@@ -16,6 +16,7 @@ use super::CommitContext;
 use crate::{
     batch::{DeadLetter, OriginalRecord},
     error::PipelineError,
+    store::{Path, StagedFile},
 };
 
 /// One line.
@@ -58,8 +59,37 @@ struct Header<'a> {
 
 /// Writes the letters of a generation; no object where there are none.
 pub(super) async fn write(context: &CommitContext, sequence: u64, letters: &[DeadLetter]) -> Result<(), PipelineError> {
+    match encode(letters)? {
+        Some(text) => context.store.put(&name(context, sequence), text).await,
+        None => Ok(()),
+    }
+}
+
+/// Stages the letters of a generation, to be recorded and published with its files.
+pub(super) async fn stage(
+    context: &CommitContext,
+    sequence: u64,
+    letters: &[DeadLetter],
+) -> Result<Option<StagedFile>, PipelineError> {
+    let Some(text) = encode(letters)? else { return Ok(None) };
+    let mut staging = context.store.stage_durably(name(context, sequence));
+    staging.write(text).await?;
+    staging.finish().await.map(Some)
+}
+
+/// Where the letters of a generation go.
+fn name(context: &CommitContext, sequence: u64) -> Path {
+    let time = Utc::now().format("%Y%m%dT%H%M%SZ");
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    let lane = context.lane;
+    let name = format!("dead_letters/{time}-l{lane:02}-g{sequence:06}-{}.jsonl", random.get(..8).unwrap_or_default());
+    context.store.own_name(&name)
+}
+
+/// Letters as lines; `None` where there are none.
+pub(super) fn encode(letters: &[DeadLetter]) -> Result<Option<Bytes>, PipelineError> {
     if letters.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut text = Vec::with_capacity(letters.iter().map(DeadLetter::size_bytes).sum::<usize>() * 3 / 2);
     for letter in letters {
@@ -67,11 +97,7 @@ pub(super) async fn write(context: &CommitContext, sequence: u64, letters: &[Dea
             .map_err(|error| PipelineError::stop("a dead letter cannot be written as JSON").because(error))?;
         text.push(b'\n');
     }
-    let time = Utc::now().format("%Y%m%dT%H%M%SZ");
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let lane = context.lane;
-    let name = format!("dead_letters/{time}-l{lane:02}-g{sequence:06}-{}.jsonl", random.get(..8).unwrap_or_default());
-    context.store.put(&context.store.own_name(&name), Bytes::from(text)).await
+    Ok(Some(Bytes::from(text)))
 }
 
 /// A letter as a line.

@@ -5,28 +5,41 @@
 //!
 //! 1. **Stage**: wait until every byte of every file is in the store, where no reader looks.
 //! 2. **Dead letters**: write the refused records of the same offsets.
-//! 3. **Record**: the place of the ledger. For `at_least_once` there is nothing to record: a kill before publish
-//!    loses staged files whose offsets were never committed, and they are read again.
+//! 3. **Record**: for `exactly_once` a record of the files and the offsets is appended to the ledger, which is the moment
+//!    of commit (`ledger/`). For `at_least_once` there is nothing to record: a kill before publish loses staged files
+//!    whose offsets were never committed, and they are read again.
 //! 4. **Publish**: make the files visible, each whole. They appear one by one, not as a group.
 //! 5. **Acknowledge**: the caller commits the returned offsets at the source.
 //!
-//! A failure in any step returns before the next one; what is staged is given up, what is published stays (at least
-//! once), and the offsets stay uncommitted.
+//! At least once, a failure in any step returns before the next one; what is staged is given up, what is published stays,
+//! and the offsets stay uncommitted. Exactly once, nothing staged is given up once it may have been recorded: whoever
+//! claims the partitions next, this process or another, finds in the ledger what to do ([`Recovery`]).
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     batch::{ClosedFile, ClosedGeneration},
-    checkpoint::CheckpointDelta,
+    checkpoint::{CheckpointDelta, SourcePartition},
     config::DeadLetterConfig,
-    error::PipelineError,
-    store::{StagedFile, Store},
+    error::{PipelineError, Verdict},
+    store::{Published, StagedFile, Store},
     telemetry::metrics::Metrics,
 };
 
 mod dead_letter;
+mod fail_point;
+pub mod ledger;
+mod recovery;
+
+pub use ledger::Ledger;
+use ledger::record::{Range, RecordedFile};
+pub use recovery::{LostFile, Recovery};
 
 /// Files published side by side: hides the store's latency without a burst that it would answer with 503.
 const PUBLISH_CONCURRENCY: usize = 8;
@@ -46,72 +59,140 @@ pub struct CommitContext {
     pub metrics: Metrics,
 }
 
+/// The ledger, as one lane writes to it. Cheap to clone; the clones are one writer.
+#[derive(Clone, Debug)]
+pub struct LedgerWriter {
+    /// The ledger of the pipeline.
+    ledger: Ledger,
+    /// This lane since it began.
+    writer: Arc<str>,
+    /// Commits that this lane has seen all files of, and has not told the ledger of.
+    published: Arc<Mutex<Vec<u64>>>,
+}
+
 /// Commits the generations of one lane, one after the other.
 #[derive(Debug)]
 pub struct Committer {
     /// What it works with.
     context: CommitContext,
+    /// For exactly once.
+    ledger: Option<LedgerWriter>,
 }
 
 impl Committer {
-    /// A committer of one lane.
+    /// A committer of one lane; with a ledger each record is committed exactly once.
     #[must_use]
-    pub fn new(context: CommitContext) -> Self {
-        Self { context }
+    pub fn new(context: CommitContext, ledger: Option<LedgerWriter>) -> Self {
+        Self { context, ledger }
     }
 
     /// Takes a generation through all steps and returns the offsets that are durable now.
     pub async fn commit(&mut self, generation: ClosedGeneration) -> Result<CheckpointDelta, PipelineError> {
-        let ClosedGeneration { sequence, delta, files, dead_letters, closed_at, memory } = generation;
         let started = Instant::now();
+        let closed_at = generation.closed_at;
+        let done = match self.ledger.clone() {
+            Some(ledger) => self.commit_once(&ledger, generation).await?,
+            None => self.commit_at_least_once(generation).await?,
+        };
+        self.report(&done, started);
+        self.context.metrics.committed(closed_at.elapsed().as_secs_f64());
+        Ok(done.delta)
+    }
+
+    /// Files, dead letters, publish.
+    async fn commit_at_least_once(&self, generation: ClosedGeneration) -> Result<Done, PipelineError> {
+        let ClosedGeneration { sequence, delta, files, dead_letters, memory, .. } = generation;
         let staged = self.stage(files).await?;
         let outcome = async {
             if self.context.dead_letter == DeadLetterConfig::Store {
                 dead_letter::write(&self.context, sequence, &dead_letters).await?;
             }
-            // 3. Record: nothing for at least once; exactly once appends its record here.
             self.publish(&staged).await
         }
         .await;
         if let Err(error) = outcome {
-            for (file, _) in &staged {
-                self.context.store.abort(file).await;
-            }
+            self.give_up(&staged).await;
             return Err(error);
         }
         drop(memory);
-        self.report(sequence, &delta, &staged, dead_letters.len(), started);
-        self.context.metrics.committed(closed_at.elapsed().as_secs_f64());
-        Ok(delta)
+        Ok(Done::new(sequence, delta, &staged, dead_letters.len()))
+    }
+
+    /// Files and dead letters, record, publish.
+    async fn commit_once(&self, ledger: &LedgerWriter, generation: ClosedGeneration) -> Result<Done, PipelineError> {
+        let ClosedGeneration { sequence, delta, files, dead_letters, memory, .. } = generation;
+        let mut staged = self.stage(files).await?;
+        if self.context.dead_letter == DeadLetterConfig::Store {
+            match dead_letter::stage(&self.context, sequence, &dead_letters).await {
+                Ok(file) => staged.extend(file.map(|file| Staged { file, rows: 0, sources: delta.clone() })),
+                Err(error) => {
+                    self.give_up(&staged).await;
+                    return Err(error);
+                }
+            }
+        }
+        if delta.is_empty() && staged.is_empty() {
+            return Ok(Done::new(sequence, delta, &staged, 0));
+        }
+        let files = staged.iter().map(Staged::recorded).collect::<Result<Vec<_>, _>>()?;
+        fail_point::pass("staged");
+        let recorded = ledger.commit(&delta, files).await;
+        fail_point::pass("recorded");
+        let number = match recorded {
+            Ok(number) => number,
+            Err(error) => {
+                // Refused, so no record tells of these files; after any other failure one may.
+                if error.verdict() == Verdict::Restart && error.full_message().starts_with(ledger::REFUSED) {
+                    self.give_up(&staged).await;
+                }
+                return Err(restart(error));
+            }
+        };
+        drop(memory);
+        for Staged { file, .. } in &staged {
+            if self.context.store.publish_recorded(file).await.map_err(restart)? == Published::Lost {
+                return Err(PipelineError::restart(format!("{} was lost between commit and publish", file.path)));
+            }
+            self.context.metrics.file_published(file.bytes);
+            fail_point::pass("published_one");
+        }
+        ledger.has_published(number);
+        fail_point::pass("published");
+        Ok(Done::new(sequence, delta, &staged, dead_letters.len()))
+    }
+
+    /// Gives up what is staged.
+    async fn give_up(&self, staged: &[Staged]) {
+        for Staged { file, .. } in staged {
+            self.context.store.abort(file).await;
+        }
     }
 
     /// 1. Waits for every file; when one fails, the others are given up.
-    async fn stage(&self, files: Vec<ClosedFile>) -> Result<Vec<(StagedFile, u64)>, PipelineError> {
+    async fn stage(&self, files: Vec<ClosedFile>) -> Result<Vec<Staged>, PipelineError> {
         let mut staged = Vec::with_capacity(files.len());
         let mut failure = None;
-        for ClosedFile { path, rows, bytes: _, staged: task } in files {
+        for ClosedFile { path, rows, sources, staged: task, bytes: _ } in files {
             let ended = task.await.unwrap_or_else(|error| {
                 Err(PipelineError::retry(format!("the upload of {path} ended abnormally")).because(error))
             });
             match ended {
-                Ok(file) => staged.push((file, rows)),
+                Ok(file) => staged.push(Staged { file, rows, sources }),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
         match failure {
             None => Ok(staged),
             Some(error) => {
-                for (file, _) in &staged {
-                    self.context.store.abort(file).await;
-                }
+                self.give_up(&staged).await;
                 Err(error)
             }
         }
     }
 
     /// 4. Makes every file visible.
-    async fn publish(&self, staged: &[(StagedFile, u64)]) -> Result<(), PipelineError> {
-        let files: Vec<_> = staged.iter().map(|(file, _)| self.publish_one(file)).collect();
+    async fn publish(&self, staged: &[Staged]) -> Result<(), PipelineError> {
+        let files: Vec<_> = staged.iter().map(|staged| self.publish_one(&staged.file)).collect();
         stream::iter(files).buffer_unordered(PUBLISH_CONCURRENCY).try_collect::<()>().await
     }
 
@@ -123,25 +204,79 @@ impl Committer {
     }
 
     /// One line a generation.
-    fn report(
-        &self,
-        sequence: u64,
-        delta: &CheckpointDelta,
-        staged: &[(StagedFile, u64)],
-        dead_letters: usize,
-        started: Instant,
-    ) {
+    fn report(&self, done: &Done, started: Instant) {
+        let Done { sequence, delta, files, rows, bytes, dead_letters } = done;
         let offsets: Vec<_> = delta
             .iter()
             .take(8)
             .map(|(partition, range)| format!("{partition} {}..{}", range.from, range.to))
             .collect();
         tracing::info!(
-            pipeline = %self.context.pipeline, lane = self.context.lane, generation = sequence,
-            files = staged.len(), rows = staged.iter().map(|(_, rows)| rows).sum::<u64>(),
-            bytes = staged.iter().map(|(file, _)| file.bytes).sum::<u64>(), dead_letters,
-            seconds = started.elapsed().as_secs_f64(), offsets = offsets.join(", "), "generation committed"
+            pipeline = %self.context.pipeline, lane = self.context.lane, generation = sequence, files, rows, bytes,
+            dead_letters, seconds = started.elapsed().as_secs_f64(), offsets = offsets.join(", "), "generation committed"
         );
+    }
+}
+
+/// A file of a generation, in the store.
+#[derive(Debug)]
+struct Staged {
+    /// Where it is.
+    file: StagedFile,
+    /// Rows in it.
+    rows: u64,
+    /// What to read to write it once more.
+    sources: CheckpointDelta,
+}
+
+impl Staged {
+    /// As the ledger records it.
+    fn recorded(&self) -> Result<RecordedFile, PipelineError> {
+        let Self { file, rows, sources } = self;
+        let staged = file
+            .staged_at()
+            .ok_or_else(|| PipelineError::stop(format!("{} is not in the store and cannot be recorded", file.path)))?;
+        Ok(RecordedFile {
+            path: file.path.to_string(),
+            bytes: file.bytes,
+            rows: *rows,
+            staged,
+            sources: Range::all(sources),
+        })
+    }
+}
+
+/// What was committed.
+#[derive(Debug)]
+struct Done {
+    /// Number of the generation.
+    sequence: u64,
+    /// Offsets.
+    delta: CheckpointDelta,
+    /// Files.
+    files: usize,
+    /// Rows in them.
+    rows: u64,
+    /// Bytes of them.
+    bytes: u64,
+    /// Records refused.
+    dead_letters: usize,
+}
+
+impl Done {
+    /// Adds the files up.
+    fn new(sequence: u64, delta: CheckpointDelta, staged: &[Staged], dead_letters: usize) -> Self {
+        let rows = staged.iter().map(|staged| staged.rows).sum();
+        let bytes = staged.iter().map(|staged| staged.file.bytes).sum();
+        Self { sequence, delta, files: staged.len(), rows, bytes, dead_letters }
+    }
+}
+
+/// After a record may be in the ledger, whatever fails is settled by claiming anew.
+fn restart(error: PipelineError) -> PipelineError {
+    match error.verdict() {
+        Verdict::Retry => PipelineError::restart("the commit could not be brought to its end").because(error),
+        Verdict::Stop | Verdict::Restart => error,
     }
 }
 
@@ -171,13 +306,9 @@ mod tests {
         };
         let metrics = Metrics::detached();
         let store = Store::open(&sink, "orders", metrics.clone(), tokio::runtime::Handle::current()).unwrap();
-        Committer::new(CommitContext {
-            store,
-            pipeline: "orders".into(),
-            lane: 0,
-            dead_letter: DeadLetterConfig::Store,
-            metrics,
-        })
+        let context =
+            CommitContext { store, pipeline: "orders".into(), lane: 0, dead_letter: DeadLetterConfig::Store, metrics };
+        Committer::new(context, None)
     }
 
     /// A file on its way.
@@ -188,7 +319,7 @@ mod tests {
             writer.write(Bytes::from_static(bytes)).await?;
             writer.finish().await
         });
-        ClosedFile { path, rows: 1, bytes: bytes.len() as u64, staged }
+        ClosedFile { path, rows: 1, bytes: bytes.len() as u64, sources: CheckpointDelta::default(), staged }
     }
 
     /// A generation of these files and one dead letter.
@@ -259,6 +390,7 @@ mod tests {
             path: Path::from("orders/b.parquet"),
             rows: 1,
             bytes: 1,
+            sources: CheckpointDelta::default(),
             staged: tokio::spawn(async { Err(PipelineError::retry("the server is gone")) }),
         });
         let error = committer.commit(generation(files)).await.unwrap_err();

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    DeadLetterConfig, Delivery, ErrorHandling, LogFormat, PipelineConfig, RunConfig, TelemetryConfig,
+    DeadLetterConfig, Delivery, ErrorHandling, LogFormat, PipelineConfig, RunConfig, SourceKind, TelemetryConfig,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, count_up_to, http_url, listen_address, log_level, positive_duration, size},
@@ -55,7 +55,11 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
     let has_plugins = top.node("plugins").is_some_and(|_| !top.sections("plugins").is_empty());
     let columns = if has_plugins { None } else { columns::known(&decode) };
     let sink = sink::read(top.section("sink"), folder, columns.as_ref());
-    let run = run(pipeline);
+    let is_standard_input = source.as_ref().is_some_and(|source| match &source.kind {
+        SourceKind::File(files) => files.paths.iter().any(|path| path == "-"),
+        SourceKind::Kafka(_) => false,
+    });
+    let run = run(pipeline, is_standard_input);
     let dead_letter = dead_letter(top.section("dead_letter"));
     let plugins = plugins.into_iter().map(|(_, plugin)| Arc::new(plugin)).collect();
     Some(PipelineConfig {
@@ -86,10 +90,14 @@ fn check_name(top: &Section<'_>, key: &str, name: &str, is_own: bool) {
 }
 
 /// When files are finished, and what may be in flight.
-fn run(section: Section<'_>) -> RunConfig {
-    let delivery = section.get_or("delivery", Delivery::AtLeastOnce, |text| match text {
-        "exactly_once" => Err("this version does not serve exactly_once yet; it serves at_least_once".to_owned()),
-        _ => choice(text, &[("at_least_once", Delivery::AtLeastOnce)]),
+fn run(section: Section<'_>, is_standard_input: bool) -> RunConfig {
+    let deliveries = [("exactly_once", Delivery::ExactlyOnce), ("at_least_once", Delivery::AtLeastOnce)];
+    let usual = if is_standard_input { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+    let delivery = section.get_or("delivery", usual, |text| match choice(text, &deliveries)? {
+        Delivery::ExactlyOnce if is_standard_input => {
+            Err("standard input has no positions to go back to: at_least_once is what it serves".to_owned())
+        }
+        delivery => Ok(delivery),
     });
     let choices = [("log", ErrorHandling::Log), ("raise", ErrorHandling::Raise), ("ignore", ErrorHandling::Ignore)];
     let lanes = section.get("lanes", |text| match text {

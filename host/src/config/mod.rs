@@ -509,6 +509,8 @@ pub struct RunConfig {
 pub enum Delivery {
     /// In a visible file or a dead letter at least once.
     AtLeastOnce,
+    /// In exactly one of them: a ledger in the store says what is committed, and fences off who lost the work to another.
+    ExactlyOnce,
 }
 
 /// What happens besides the dead letter when a record is refused.

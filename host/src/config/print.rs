@@ -305,6 +305,7 @@ fn compression(config: Compression) -> String {
 fn run(config: &RunConfig) -> Value {
     let delivery = match config.delivery {
         Delivery::AtLeastOnce => "at_least_once",
+        Delivery::ExactlyOnce => "exactly_once",
     };
     let error_handling = match config.error_handling {
         ErrorHandling::Log => "log",

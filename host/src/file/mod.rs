@@ -26,15 +26,15 @@ use self::{
     dataset::Dataset,
     name::FileName,
     roll::{Memory, Progress, RollRules},
-    writer::{NewFile, OpenFile},
+    writer::{EncodedFile, NewFile, OpenFile},
 };
 use crate::{
     batch::{ClosedFile, ClosedGeneration, DeadLetter},
     checkpoint::CheckpointDelta,
-    config::{ParquetConfig, RunConfig, SinkConfig, SinkKind},
+    config::{Delivery, ParquetConfig, RunConfig, SinkConfig},
     error::PipelineError,
     memory::{MemoryBudget, MemoryGuard},
-    store::Store,
+    store::{Path, Store},
     telemetry::metrics::Metrics,
 };
 
@@ -66,6 +66,8 @@ pub struct FileContext {
     pub run: RunConfig,
     /// Named in the files.
     pub pipeline: Arc<str>,
+    /// The path of the one file that is written, where it is to be written once more; usually each gets its own.
+    pub path: Option<Path>,
     /// Number of the lane.
     pub lane: usize,
     /// Encoded bytes are counted against it.
@@ -91,8 +93,10 @@ pub struct Generation {
     began_utc: Option<DateTime<Utc>>,
     /// What it has done so far.
     progress: Progress,
-    /// What it covers.
+    /// What it covers, the batch that is being written included.
     delta: CheckpointDelta,
+    /// What it covered before that batch.
+    delta_before: CheckpointDelta,
     /// Datasets by name, with their open files.
     datasets: HashMap<Box<str>, Dataset>,
     /// Number of open files.
@@ -126,6 +130,7 @@ impl Generation {
             began_utc: None,
             progress: Progress::default(),
             delta: CheckpointDelta::default(),
+            delta_before: CheckpointDelta::default(),
             datasets: HashMap::new(),
             open_files: 0,
             next_file: 0,
@@ -155,7 +160,7 @@ impl Generation {
             .map(|file| file.schema() == rows.schema_ref() && !self.rules.is_full(file.encoded_bytes()));
         if fits != Some(true) {
             if fits.is_some() {
-                self.finish(dataset, directory, false).await?;
+                self.finish(dataset, directory).await?;
             }
             self.make_room().await?;
             self.open(dataset, directory, rows.schema_ref())?;
@@ -164,10 +169,20 @@ impl Generation {
         self.relieve().await
     }
 
-    /// Says which offsets the rows written since the last call covered; called once a batch, also for one without rows.
+    /// Whether a file at this path holds rows of this dataset and directory.
+    #[must_use]
+    pub fn is_for(&self, dataset: &str, directory: &str, path: &Path) -> bool {
+        let folder = name::dataset_folder(dataset);
+        let inside = path.as_ref().strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/'));
+        inside.is_some_and(|rest| rest.rsplit_once('/').map_or("", |(found, _)| found) == directory)
+    }
+
+    /// Says which offsets the rows written until the next call come from; called before the rows of a batch, also for a
+    /// batch without rows.
     pub fn cover(&mut self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
         self.begin();
         self.progress.batches += 1;
+        self.delta_before.clone_from(&self.delta);
         self.delta.merge(delta).map_err(|error| {
             PipelineError::retry("records came twice from the source; starting again from what is committed")
                 .because(error)
@@ -215,10 +230,10 @@ impl Generation {
         }
         open.sort_unstable();
         for (_, dataset, directory) in open {
-            // Rows that plugins held back come after the last batch, from records that are all covered.
-            self.finish(&dataset, &directory, true).await?;
+            self.finish(&dataset, &directory).await?;
         }
         let memory = std::mem::replace(&mut self.kept_memory, self.context.budget.hold(0));
+        self.delta_before = CheckpointDelta::default();
         let closed = ClosedGeneration {
             sequence: self.sequence,
             delta: std::mem::take(&mut self.delta),
@@ -258,6 +273,7 @@ impl Generation {
         self.dead_letters.clear();
         self.kept_memory.resize(0);
         self.delta = CheckpointDelta::default();
+        self.delta_before = CheckpointDelta::default();
         self.next();
     }
 
@@ -303,10 +319,16 @@ impl Generation {
             writer: &self.writer_id,
         };
         let path = name.path(&known.folder, directory)?;
+        let path = self.context.path.clone().unwrap_or(path);
+        let staging = match self.context.run.delivery {
+            Delivery::ExactlyOnce => self.context.store.stage_durably(path.clone()),
+            Delivery::AtLeastOnce => self.context.store.stage(path.clone()),
+        };
         let new = NewFile {
-            staging: self.context.store.stage(path.clone()),
+            staging,
             path,
             number,
+            begins_after: self.delta_before.clone(),
             schema: Arc::clone(schema),
             properties: known.properties(&self.context.sink.parquet)?,
         };
@@ -325,8 +347,8 @@ impl Generation {
         file.write(rows).await?;
         file.last_batch = self.progress.batches;
         if self.rules.is_full(file.encoded_bytes()) {
-            // It is ended with the next rows for it, when it is known which offsets its last batch covered; until then
-            // it need not stay in memory.
+            // It is ended with the next rows for it, since a plugin may give more for the same batch; until then it need
+            // not stay in memory.
             file.end_row_group().await?;
         }
         let after = file.held_bytes();
@@ -361,23 +383,23 @@ impl Generation {
         let Some((bytes, dataset, directory)) = files.max() else { return Ok(()) };
         let (dataset, directory) = (dataset.clone(), directory.clone());
         tracing::debug!(%dataset, %directory, bytes, "ending a file early: pipeline.open_files_max is reached");
-        self.finish(&dataset, &directory, false).await
+        self.finish(&dataset, &directory).await
     }
 
-    /// Finishes one open file; its last parts are uploaded in the background. `is_covered`: whether all offsets that its
-    /// rows come from are known.
-    async fn finish(&mut self, dataset: &str, directory: &str, is_covered: bool) -> Result<(), PipelineError> {
+    /// Finishes one open file; its last parts are uploaded in the background.
+    async fn finish(&mut self, dataset: &str, directory: &str) -> Result<(), PipelineError> {
         let Some(file) = self.datasets.get_mut(dataset).and_then(|known| known.open.remove(directory)) else {
             return Ok(());
         };
         self.open_files -= 1;
         self.count_memory(file.held_bytes(), 0);
-        let is_covered = is_covered || file.last_batch < self.progress.batches;
-        let ranges = is_covered.then(|| provenance::source_ranges(dataset, &self.delta));
+        let covered = if file.last_batch < self.progress.batches { &self.delta_before } else { &self.delta };
+        let sources = covered.since(&file.begins_after).of_topic(dataset);
+        let ranges = provenance::source_ranges(dataset, covered);
         let encoded = file.finish(provenance::metadata(&self.context.pipeline, ranges)).await?;
         // Never closed, so that there is always a permit to wait for.
         let permit = Arc::clone(&self.finishing).acquire_owned().await.ok();
-        let memory = if matches!(self.context.sink.kind, SinkKind::S3(_)) && encoded.is_whole_in_memory() {
+        let memory = if encoded.staging.stays_in_memory() {
             self.keep(encoded.held_bytes);
             None
         } else {
@@ -388,7 +410,8 @@ impl Generation {
             let _until_staged = (permit, memory);
             staging.finish().await
         });
-        self.files.push(ClosedFile { path: encoded.path, rows: encoded.rows, bytes: encoded.bytes, staged });
+        let EncodedFile { path, rows, bytes, .. } = encoded;
+        self.files.push(ClosedFile { path, rows, bytes, sources, staged });
         self.progress.files = self.files.len();
         Ok(())
     }

@@ -8,8 +8,7 @@
 //!
 //! All rows of the file come from records within these ranges (`to` is the next offset), which are those of the
 //! generation so far: a plugin may hold rows back from batch to batch. Not all records within them are in the file: the
-//! others are in other files, were rejected, or were left out by a plugin. The ranges are missing where a file had to
-//! end in the middle of a batch, since too many were open. Pure.
+//! others are in other files, were rejected, or were left out by a plugin. Pure.
 
 use parquet::file::metadata::KeyValue;
 use serde_json::{Value, json};
@@ -17,21 +16,19 @@ use serde_json::{Value, json};
 use crate::checkpoint::CheckpointDelta;
 
 /// What is written into the footer.
-pub(super) fn metadata(pipeline: &str, ranges: Option<String>) -> Vec<KeyValue> {
-    let mut metadata = vec![
+pub(super) fn metadata(pipeline: &str, ranges: String) -> Vec<KeyValue> {
+    vec![
         KeyValue::new("fs_data_sink.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         KeyValue::new("fs_data_sink.pipeline".to_owned(), pipeline.to_owned()),
-    ];
-    metadata.extend(ranges.map(|ranges| KeyValue::new("fs_data_sink.source_ranges".to_owned(), ranges)));
-    metadata
+        KeyValue::new("fs_data_sink.source_ranges".to_owned(), ranges),
+    ]
 }
 
 /// What a generation covered, as JSON. Where a source partition bears the dataset's name, only those that do can have
 /// rows in it.
 pub(super) fn source_ranges(dataset: &str, covered: &CheckpointDelta) -> String {
-    let named = covered.iter().any(|(partition, _)| &*partition.topic == dataset);
-    let ranges = covered.iter().filter(|(partition, _)| !named || &*partition.topic == dataset);
-    let ranges = ranges.map(|(partition, range)| {
+    let covered = covered.of_topic(dataset);
+    let ranges = covered.iter().map(|(partition, range)| {
         json!({"topic": &*partition.topic, "partition": partition.partition, "from": range.from, "to": range.to})
     });
     ranges.collect::<Value>().to_string()

@@ -79,6 +79,7 @@ impl Wishes {
             budget: MemoryBudget::new(self.run.memory_bytes),
             run: self.run,
             pipeline: "test".into(),
+            path: None,
             lane: 7,
             metrics,
             io,
@@ -90,9 +91,9 @@ impl Wishes {
 impl Fixture {
     /// Writes one batch to one directory and covers as many offsets of partition 0 of the dataset.
     async fn batch(&mut self, dataset: &str, directory: &str, rows: &RecordBatch, from: i64) {
-        self.generation.write(dataset, directory, rows).await.unwrap();
         let to = from + i64::try_from(rows.num_rows()).unwrap();
         self.generation.cover(&covered(dataset, from, to)).unwrap();
+        self.generation.write(dataset, directory, rows).await.unwrap();
     }
 
     /// Closes the generation and publishes its files; their paths.
@@ -262,7 +263,7 @@ async fn a_file_says_who_wrote_it_and_from_which_offsets() {
     assert_eq!(footer(&metadata, "fs_data_sink.pipeline").unwrap(), "test");
     let ranges = |path: &str| footer(&fixture.read(path).1, "fs_data_sink.source_ranges").unwrap();
     assert_eq!(ranges(&paths[0]), r#"[{"topic":"orders","partition":0,"from":100,"to":120}]"#);
-    assert_eq!(ranges(&paths[1]), ranges(&paths[0]));
+    assert_eq!(ranges(&paths[1]), r#"[{"topic":"orders","partition":0,"from":100,"to":115}]"#);
 }
 
 #[tokio::test]
@@ -319,17 +320,17 @@ async fn no_more_files_are_open_than_allowed_and_the_largest_ends_first() {
 }
 
 #[tokio::test]
-async fn a_file_ended_in_the_middle_of_a_batch_claims_no_ranges() {
+async fn a_file_ended_in_the_middle_of_a_batch_names_that_batch() {
     let mut wishes = Wishes::usual();
     wishes.run.open_files_max = 1;
     let mut fixture = wishes.open();
+    fixture.generation.cover(&covered("orders", 0, 9)).unwrap();
     fixture.generation.write("orders", "d=0", &rows(0, 5)).await.unwrap();
     fixture.generation.write("orders", "d=1", &rows(5, 9)).await.unwrap();
-    fixture.generation.cover(&covered("orders", 0, 9)).unwrap();
-    let paths = fixture.publish().await;
-    let ranges = |path: &str| footer(&fixture.read(path).1, "fs_data_sink.source_ranges");
-    assert_eq!(ranges(&paths[0]), None);
-    assert_eq!(ranges(&paths[1]).unwrap(), r#"[{"topic":"orders","partition":0,"from":0,"to":9}]"#);
+    fixture.batch("orders", "d=0", &rows(9, 12), 9).await;
+    let closed = fixture.generation.close().await.unwrap();
+    let sources: Vec<_> = closed.files.into_iter().map(|file| file.sources).collect();
+    assert_eq!(sources, [covered("orders", 0, 9), covered("orders", 0, 9), covered("orders", 9, 12)]);
 }
 
 #[tokio::test]
@@ -529,20 +530,19 @@ proptest! {
             wishes.run.target_file_size_bytes = target_file_size_bytes;
             let mut fixture = wishes.open();
             let (mut expected, mut found) = (BTreeMap::<String, Vec<i64>>::new(), BTreeMap::<String, Vec<i64>>::new());
-            let (mut next, mut covered_to) = (0, 0);
-            for (dataset, directory, count, narrow, ends_batch) in writes {
+            let mut next = 0;
+            for (dataset, directory, count, narrow, begins_batch) in writes {
                 let mut part = rows(next, next + count);
                 if narrow {
                     part = part.project(&[0]).unwrap();
                 }
                 let (dataset, directory) = (["a", "b"][dataset], format!("d={directory}"));
+                if begins_batch {
+                    fixture.generation.cover(&covered("t", next, next + count)).unwrap();
+                }
                 fixture.generation.write(dataset, &directory, &part).await.unwrap();
                 expected.entry(format!("{dataset}/{directory}")).or_default().extend(next..next + count);
                 next += count;
-                if ends_batch {
-                    fixture.generation.cover(&covered("t", covered_to, next)).unwrap();
-                    covered_to = next;
-                }
             }
             for path in fixture.publish().await {
                 let (directory, _) = path.rsplit_once('/').unwrap();

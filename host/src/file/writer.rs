@@ -18,6 +18,7 @@ use parquet::{
 };
 
 use crate::{
+    checkpoint::CheckpointDelta,
     error::PipelineError,
     store::{Path, StagingWriter},
     telemetry::metrics::Metrics,
@@ -43,6 +44,8 @@ pub(super) struct OpenFile {
     rows: u64,
     /// Bytes handed to the store.
     sent_bytes: usize,
+    /// What the generation covered before the batch of its first rows.
+    pub(super) begins_after: CheckpointDelta,
     /// The batch, counted in the generation, of its newest rows.
     pub(super) last_batch: u64,
     /// See [`OpenFile::encoded_bytes`]; kept, since asking every column costs more than a look.
@@ -51,13 +54,6 @@ pub(super) struct OpenFile {
     held_bytes: usize,
     /// Counts it among the open files.
     _count: OpenCount,
-}
-
-impl EncodedFile {
-    /// Whether the store has not begun to send it, which it does not for small files before they are published.
-    pub(super) fn is_whole_in_memory(&self) -> bool {
-        u64::try_from(self.held_bytes).is_ok_and(|held| held == self.bytes)
-    }
 }
 
 /// A file whose last byte is with the store's writer.
@@ -84,6 +80,8 @@ pub(super) struct NewFile {
     pub(super) path: Path,
     /// Its number in the generation.
     pub(super) number: u32,
+    /// What the generation covered before the batch of its first rows.
+    pub(super) begins_after: CheckpointDelta,
     /// The schema of its rows.
     pub(super) schema: SchemaRef,
     /// How it is written.
@@ -93,7 +91,7 @@ pub(super) struct NewFile {
 impl OpenFile {
     /// Opens a file. Nothing is sent yet.
     pub(super) fn open(new: NewFile, metrics: &Metrics) -> Result<Self, PipelineError> {
-        let NewFile { staging, path, number, schema, properties } = new;
+        let NewFile { staging, path, number, begins_after, schema, properties } = new;
         let writer = ArrowWriter::try_new(Outbox::default(), Arc::clone(&schema), Some(properties));
         let writer = writer.map_err(|error| cannot_encode(&path, error))?;
         Ok(Self {
@@ -102,6 +100,7 @@ impl OpenFile {
             path,
             schema,
             number,
+            begins_after,
             rows: 0,
             sent_bytes: 0,
             last_batch: 0,

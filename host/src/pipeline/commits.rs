@@ -59,9 +59,10 @@ impl Commits {
     }
 
     /// Waits until everything pushed is committed.
-    pub(super) async fn finish(self) -> Result<(), PipelineError> {
-        drop(self.queue);
-        match self.task {
+    pub(super) async fn finish(&mut self) -> Result<(), PipelineError> {
+        // A closed channel ends the task.
+        self.queue = mpsc::channel(1).0;
+        match self.task.take() {
             Some(task) => task.await.unwrap_or_else(|error| Err(abnormal(error))),
             None => Ok(()),
         }

@@ -3,16 +3,21 @@
 //! Ends when the source has ended (drained after a stop, read to its end) and the last generation is committed, or
 //! with the first failure; then nothing of the open generation becomes visible and its positions stay uncommitted.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput};
+use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput, restore};
 use crate::{
     batch::{RawBatch, Rejection},
-    commit::{CommitContext, Committer},
+    checkpoint::SourcePartition,
+    commit::{CommitContext, Committer, LedgerWriter, Recovery},
     config::{DeadLetterConfig, ErrorHandling},
     error::PipelineError,
     file::{FileContext, Generation},
@@ -36,6 +41,10 @@ struct Lane {
     generation: Generation,
     /// Where generations go when they are closed.
     commits: Commits,
+    /// For exactly once.
+    writer: Option<LedgerWriter>,
+    /// What it has claimed in the ledger.
+    owned: BTreeSet<SourcePartition>,
     /// Keeps the log readable when many records are refused.
     rejection_log: RateLimited,
 }
@@ -65,12 +74,15 @@ pub(super) async fn run(
     if result.is_err() {
         lane.generation.abandon().await;
     }
-    let Lane { flows, commits, .. } = lane;
-    for flow in flows.into_values() {
+    for flow in std::mem::take(&mut lane.flows).into_values() {
         flow.close().await;
     }
     // After a failure, what is still in the queue is committed or dropped as a whole, and the failure is what is told.
-    let committed = commits.finish().await;
+    let committed = lane.commits.finish().await;
+    if result.is_ok() && committed.is_ok() {
+        let owned: Vec<_> = lane.owned.iter().cloned().collect();
+        lane.release(&owned).await;
+    }
     source.close().await;
     result.and(committed)
 }
@@ -79,26 +91,38 @@ impl Lane {
     /// A lane with nothing open.
     fn new(shared: Shared, lane: usize, source: SourceControl) -> Self {
         let Shared { config, store, budget, metrics, runtime, totals, .. } = &shared;
-        let committer = Committer::new(CommitContext {
+        let writer = shared.ledger.clone().map(LedgerWriter::new);
+        let context = CommitContext {
             store: store.clone(),
             pipeline: Arc::clone(&config.name),
             lane,
             dead_letter: config.dead_letter,
             metrics: metrics.clone(),
-        });
+        };
+        let committer = Committer::new(context, writer.clone());
         let commits = Commits::start(committer, source, Arc::clone(totals), &runtime.io);
         let generation = Generation::new(FileContext {
             store: store.clone(),
             sink: config.sink.clone(),
             run: config.run.clone(),
             pipeline: Arc::clone(&config.name),
+            path: None,
             lane,
             budget: budget.clone(),
             metrics: metrics.clone(),
             io: runtime.io.clone(),
         });
         let rejection_log = RateLimited::new(REJECTION_LOG_INTERVAL);
-        Self { shared, number: lane, flows: HashMap::new(), generation, commits, rejection_log }
+        Self {
+            shared,
+            number: lane,
+            flows: HashMap::new(),
+            generation,
+            commits,
+            writer,
+            owned: BTreeSet::new(),
+            rejection_log,
+        }
     }
 
     /// Handles events until the source ends; then commits what is left.
@@ -115,8 +139,18 @@ impl Lane {
                     tracing::info!(pipeline = %self.shared.config.name, lane = self.number, partitions = partitions.len(),
                         "partitions are taken away: committing what was read of them");
                     self.end_generation_and_wait().await?;
+                    self.release(&partitions).await;
                     // The source may have given up waiting; then it has already dropped the partitions.
                     let _ = release.send(());
+                }
+                Next::Event(Some(SourceEvent::Assigned { partitions, begin })) => {
+                    let positions = self.claim(&partitions).await?;
+                    // The source may have given up waiting; then it has failed, and says so next.
+                    let _ = begin.send(positions);
+                }
+                // Whether another one has claimed them is not known yet, and the open generation has their rows.
+                Next::Event(Some(SourceEvent::Lost { .. })) if self.writer.is_some() => {
+                    return Err(PipelineError::restart("partitions were lost: the session expired"));
                 }
                 // Their rows are published once more by the next owner; at least once allows it, and dropping the
                 // generation would lose rows of the partitions that are still ours.
@@ -133,6 +167,29 @@ impl Lane {
         }
         self.flush(FlushReason::EndOfInput).await?;
         self.close_generation().await
+    }
+
+    /// Claims partitions in the ledger, and makes visible what was committed of them before; where each goes on.
+    async fn claim(&mut self, partitions: &[SourcePartition]) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
+        let Some(writer) = &self.writer else { return Ok(BTreeMap::new()) };
+        let recovery = Recovery::new(writer.clone(), self.shared.store.clone());
+        let (positions, lost) = recovery.claim(partitions).await?;
+        if !lost.is_empty() {
+            restore::restore(&self.shared, self.number, &recovery, &lost).await?;
+        }
+        self.owned.extend(partitions.iter().cloned());
+        Ok(positions)
+    }
+
+    /// Gives partitions back in the ledger, once all that was read of them is committed. Whoever comes next claims them anyway,
+    /// so a failure costs nothing.
+    async fn release(&mut self, partitions: &[SourcePartition]) {
+        let Some(writer) = &self.writer else { return };
+        if let Err(error) = writer.release(partitions).await {
+            tracing::info!(pipeline = %self.shared.config.name, lane = self.number, error = %error.full_message(),
+                "partitions could not be given back in the ledger");
+        }
+        self.owned.retain(|owned| !partitions.contains(owned));
     }
 
     /// Waits for the next thing to do. Cancel-safe in all its parts.
@@ -158,8 +215,8 @@ impl Lane {
         }
         let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
         let output = flow.process(&raw).await?;
-        self.take_output(&raw.dataset, output).instrument(tracing::info_span!("write")).await?;
         self.generation.cover(&raw.delta)?;
+        self.take_output(&raw.dataset, output).instrument(tracing::info_span!("write")).await?;
         drop(raw);
         self.shared.metrics.memory_in_flight(self.shared.budget.used_bytes() as u64);
         if self.generation.is_due() { self.end_generation().await } else { Ok(()) }

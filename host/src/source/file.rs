@@ -2,10 +2,11 @@
 //!
 //! Each file is a source partition: its path, partition 0, and the number of the line, from 0, as offset. The dataset
 //! is the pipeline's name. Lines end with `\n` or `\r\n`; empty lines are passed over and counted. Files end by
-//! themselves, so a file source always reads to the end. Positions are not stored: a restart reads from the start, which
-//! at least once allows.
+//! themselves, so a file source always reads to the end. Under exactly once the ledger says which lines are done, and a
+//! restart goes on behind them; at least once a restart reads from the start.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, Read},
     sync::{
@@ -16,14 +17,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Control, EVENTS_MAX, LaneContext, SourceControl, SourceEvent, SourceStream,
     envelope::{EnvelopeBuilder, Record},
 };
 use crate::{
-    config::{FileConfig, SourceConfig},
+    checkpoint::{CheckpointDelta, OffsetRange, SourcePartition},
+    config::{Delivery, FileConfig, SourceConfig},
     error::PipelineError,
 };
 
@@ -95,22 +97,36 @@ pub(super) fn start(
         .collect();
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let control = FileControl::default();
-    let mut reader = Reader {
+    let reader = Reader {
         rows_max: config.batch_rows_max,
         batch_timeout: config.batch_timeout,
         context,
         sender,
         control: control.clone(),
+        ranges: BTreeMap::new(),
     };
-    tokio::task::spawn_blocking(move || {
-        let last = match reader.read_all(&mine) {
-            Ok(()) => SourceEvent::End,
-            Err(error) => SourceEvent::Failed(error),
-        };
-        // The lane may be gone already.
-        let _ = reader.sender.blocking_send(last);
-    });
+    reader.spawn(mine, true);
     Ok(SourceStream { events, control: SourceControl(Control::File(control)) })
+}
+
+/// Reads recorded lines once more.
+pub(super) fn read_again(
+    config: &SourceConfig,
+    ranges: &CheckpointDelta,
+    context: LaneContext,
+) -> mpsc::Receiver<SourceEvent> {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let files = ranges.iter().map(|(partition, _)| partition.topic.to_string()).collect();
+    let reader = Reader {
+        rows_max: config.batch_rows_max,
+        batch_timeout: config.batch_timeout,
+        context,
+        sender,
+        control: FileControl::default(),
+        ranges: ranges.iter().map(|(partition, range)| (partition.topic.to_string(), range)).collect(),
+    };
+    reader.spawn(files, false);
+    events
 }
 
 /// Reads files one after the other.
@@ -125,9 +141,41 @@ struct Reader {
     sender: mpsc::Sender<SourceEvent>,
     /// From the lane.
     control: FileControl,
+    /// The lines that are wanted of each file; all where nothing is said.
+    ranges: BTreeMap<String, OffsetRange>,
 }
 
 impl Reader {
+    /// Reads files on a thread of its own.
+    fn spawn(mut self, files: Vec<String>, are_claimed: bool) {
+        tokio::task::spawn_blocking(move || {
+            let result = if are_claimed { self.claim(&files) } else { Ok(()) };
+            let last = match result.and_then(|()| self.read_all(&files)) {
+                Ok(()) => SourceEvent::End,
+                Err(error) => SourceEvent::Failed(error),
+            };
+            // The lane may be gone already.
+            let _ = self.sender.blocking_send(last);
+        });
+    }
+
+    /// Under exactly once: has the lane claim the files, and passes over the lines that are done.
+    fn claim(&mut self, files: &[String]) -> Result<(), PipelineError> {
+        if self.context.run.delivery != Delivery::ExactlyOnce || files.is_empty() {
+            return Ok(());
+        }
+        let partitions = files.iter().map(|file| SourcePartition::new(file.as_str(), 0)).collect();
+        let (begin, answer) = oneshot::channel();
+        let ended = || PipelineError::restart("the lane ended before the files were claimed");
+        self.sender.blocking_send(SourceEvent::Assigned { partitions, begin }).map_err(|_| ended())?;
+        let positions = answer.blocking_recv().map_err(|_| ended())?;
+        self.ranges = positions
+            .into_iter()
+            .map(|(partition, from)| (partition.topic.to_string(), OffsetRange { from, to: i64::MAX }))
+            .collect();
+        Ok(())
+    }
+
     /// Reads every file to its end.
     fn read_all(&mut self, files: &[String]) -> Result<(), PipelineError> {
         for file in files {
@@ -163,13 +211,15 @@ impl Reader {
     ) -> Result<bool, PipelineError> {
         let mut builder = EnvelopeBuilder::new(file.into(), Arc::clone(&self.context.pipeline));
         let (mut line, mut number, mut began) = (Vec::new(), 0i64, Instant::now());
-        loop {
+        let wanted = self.ranges.get(file).copied().unwrap_or(OffsetRange { from: 0, to: i64::MAX });
+        while number < wanted.to {
             let answer = next(&mut line).map_err(|error| {
                 PipelineError::stop(format!("{file}: line {}: the file cannot be read", number + 1)).because(error)
             })?;
             match answer {
                 Line::End => break,
                 Line::NoneYet => {}
+                Line::Read if number < wanted.from => number += 1,
                 Line::Read if line.len() as u64 > LINE_BYTES_MAX => {
                     return Err(PipelineError::stop(format!(
                         "{file}: line {} is longer than {} MiB: is this newline-delimited JSON?",
@@ -203,6 +253,13 @@ impl Reader {
             if self.control.is_stopped() {
                 return Ok(false);
             }
+        }
+        if number < wanted.from {
+            return Err(PipelineError::stop(format!(
+                "{file}: the ledger is at line {} and the file ends at line {number}: it was replaced or cut. To read it from \
+                 the start, give it another name, or the pipeline another `name` (a ledger of its own)",
+                wanted.from
+            )));
         }
         if builder.is_empty() { Ok(true) } else { self.send(&mut builder) }
     }

@@ -27,12 +27,14 @@ use crate::{
     error::PipelineError,
 };
 
+mod again;
 mod client;
 mod ends;
 mod group;
 mod owed;
 mod poll;
 
+pub(super) use again::read_again;
 use group::{Group, Member};
 
 /// How long `validate --connect` waits for an answer.

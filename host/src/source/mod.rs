@@ -10,7 +10,10 @@
 //!
 //! The set of sources is closed: one `match` in [`start`].
 
-use std::sync::{Arc, atomic::AtomicI64};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicI64},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,6 +73,14 @@ pub struct SourceStream {
 pub enum SourceEvent {
     /// Records.
     Batch(RawBatch),
+    /// Partitions are ours now, under exactly once. The source waits, within a limit, until it is told where they begin; one
+    /// that the answer leaves out begins where the source itself would.
+    Assigned {
+        /// Which.
+        partitions: Vec<SourcePartition>,
+        /// The next offset to read of each that the ledger knows.
+        begin: oneshot::Sender<BTreeMap<SourcePartition, i64>>,
+    },
     /// Partitions are being taken away: commit what was read, then send `release`. The source waits, within a limit.
     Revoked {
         /// Which.
@@ -124,6 +135,19 @@ impl SourceControl {
             Control::Kafka(kafka) => kafka.close().await,
             Control::File(file) => file.stop(),
         }
+    }
+}
+
+/// Reads recorded offsets once more, beside the lanes and outside any group: batches in order, then `End` or `Failed`. Offsets
+/// that the source does not have any more are a failure. Inside a tokio runtime.
+pub fn read_again(
+    config: &SourceConfig,
+    ranges: CheckpointDelta,
+    context: LaneContext,
+) -> Result<mpsc::Receiver<SourceEvent>, PipelineError> {
+    match &config.kind {
+        SourceKind::Kafka(kafka) => kafka::read_again(kafka, config, ranges, context),
+        SourceKind::File(_) => Ok(file::read_again(config, &ranges, context)),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn explain(location: &str, operation: &str, error: Error) -> Pipeline
     let message = format!("{location}: cannot {operation}: {advice}");
     match verdict {
         Verdict::Stop => PipelineError::stop(message),
-        Verdict::Retry => PipelineError::retry(message),
+        Verdict::Retry | Verdict::Restart => PipelineError::retry(message),
     }
     .because(error)
 }

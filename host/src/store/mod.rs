@@ -30,12 +30,14 @@ mod failure;
 mod hadoop;
 mod hdfs;
 mod local;
+mod objects;
 mod retry;
 mod s3;
 mod staging;
 mod webhdfs;
 
-pub use staging::{StagedFile, StagingWriter};
+pub use objects::{Created, Published};
+pub use staging::{StagedAt, StagedFile, StagingWriter};
 
 use failure::is_not_found;
 use hadoop::AppendStore;
@@ -137,18 +139,17 @@ impl Store {
                 let explain = |error| failure::explain(location, "write", error);
                 objects.put(&probe, PutPayload::from_static(b"probe")).await.map_err(explain)?;
                 objects.delete(&probe).await.map_err(explain)?;
-                self.sweep(&own).await;
             }
         }
         Ok(())
     }
 
     /// Removes staging files that a process left behind when it was killed.
-    async fn sweep(&self, own: &Path) {
+    async fn sweep(&self, own: &Path, needed: &[&Path]) {
         let found: Result<Vec<_>, _> = self.0.objects.list(Some(own)).try_collect().await;
         for object in found.unwrap_or_default() {
             let age = chrono::Utc::now().signed_duration_since(object.last_modified).to_std().unwrap_or_default();
-            if age > STALE_STAGING_AGE {
+            if age > STALE_STAGING_AGE && !needed.contains(&&object.location) {
                 match self.0.objects.delete(&object.location).await {
                     Ok(()) => tracing::info!(file = %object.location, "removed a staging file of a dead process"),
                     Err(error) => tracing::warn!(file = %object.location, %error, "cannot remove a staging file"),
@@ -157,10 +158,18 @@ impl Store {
         }
     }
 
-    /// Begins a file that will be visible at `path`, below the root, once it is published. No request is made yet.
+    /// Begins a file that will be visible at `path`, below the root, once it is published. No request is made yet. Small
+    /// files may stay in memory until then, which is one request instead of three.
     #[must_use]
     pub fn stage(&self, path: Path) -> StagingWriter {
-        StagingWriter::new(self.clone(), path)
+        StagingWriter::new(self.clone(), path, matches!(self.0.staging, Staging::Multipart(_)))
+    }
+
+    /// The same, with every byte in the store before the file counts as staged: what a ledger records must outlive the
+    /// process.
+    #[must_use]
+    pub fn stage_durably(&self, path: Path) -> StagingWriter {
+        StagingWriter::new(self.clone(), path, false)
     }
 
     /// Makes a staged file visible, whole. Answers of "exists" and "gone" are questions, not answers: what lies at the

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use object_store::{
     MultipartId, MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut, multipart::PartId, path::Path,
 };
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{Inner, MultipartHandle, Staging, Store, failure, hadoop::AppendStore};
@@ -25,7 +26,7 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_IN_FLIGHT_MAX: usize = 2;
 
 /// A whole file in the store that no reader can see yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StagedFile {
     /// Where it will be visible, below the root.
     pub path: Path,
@@ -35,8 +36,51 @@ pub struct StagedFile {
     pub(super) kind: StagedKind,
 }
 
+/// Where the bytes of a staged file are, as a ledger records it: enough for another process to publish it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StagedAt {
+    /// In an uncompleted multipart upload of the file's path.
+    Upload {
+        /// The upload.
+        id: String,
+        /// The `ETag`s of its parts, in their order.
+        parts: Vec<String>,
+    },
+    /// In a file of ours.
+    File(String),
+}
+
+impl StagedFile {
+    /// Where its bytes are; `None` while they are only in this process.
+    #[must_use]
+    pub fn staged_at(&self) -> Option<StagedAt> {
+        match &self.kind {
+            StagedKind::Inline(_) => None,
+            StagedKind::Upload { id, parts } => {
+                let parts = parts.iter().map(|part| part.content_id.clone()).collect();
+                Some(StagedAt::Upload { id: id.clone(), parts })
+            }
+            StagedKind::File { staged } => Some(StagedAt::File(staged.to_string())),
+        }
+    }
+
+    /// A file that a ledger has recorded. `None` where a recorded path is none.
+    #[must_use]
+    pub fn recorded(path: &str, bytes: u64, staged_at: &StagedAt) -> Option<Self> {
+        let kind = match staged_at {
+            StagedAt::Upload { id, parts } => StagedKind::Upload {
+                id: id.clone(),
+                parts: parts.iter().map(|tag| PartId { content_id: tag.clone() }).collect(),
+            },
+            StagedAt::File(staged) => StagedKind::File { staged: Path::parse(staged).ok()? },
+        };
+        Some(Self { path: Path::parse(path).ok()?, bytes, kind })
+    }
+}
+
 /// Where a staged file is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum StagedKind {
     /// Here, since it is smaller than a part: publishing is one request. A kill loses it, which at least once allows:
     /// its offsets are not committed either.
@@ -77,6 +121,8 @@ pub struct StagingWriter {
     room: Arc<Semaphore>,
     /// How many permits there are.
     parts_in_flight_max: usize,
+    /// Whether a file smaller than a part may stay here until it is published.
+    may_stay_here: bool,
 }
 
 /// What has been begun at the store.
@@ -99,12 +145,18 @@ enum Begun {
 
 impl StagingWriter {
     /// Nothing is sent before a part is full.
-    pub(super) fn new(store: Store, path: Path) -> Self {
+    pub(super) fn new(store: Store, path: Path, may_stay_here: bool) -> Self {
         // What is appended is appended in order.
         let parts_in_flight_max = if matches!(store.0.staging, Staging::Append(_)) { 1 } else { PARTS_IN_FLIGHT_MAX };
         let room = Arc::new(Semaphore::new(parts_in_flight_max));
         let buffer = PutPayloadMut::new();
-        Self { store, path, buffer, bytes: 0, begun: None, parts: Vec::new(), room, parts_in_flight_max }
+        Self { store, path, buffer, bytes: 0, begun: None, parts: Vec::new(), room, parts_in_flight_max, may_stay_here }
+    }
+
+    /// Whether the bytes will be in memory until the file is published.
+    #[must_use]
+    pub fn stays_in_memory(&self) -> bool {
+        self.may_stay_here && self.begun.is_none()
     }
 
     /// Bytes that are held here and not yet under way.
@@ -126,8 +178,7 @@ impl StagingWriter {
     /// Waits until every byte is in the store.
     pub async fn finish(mut self) -> Result<StagedFile, PipelineError> {
         let (path, bytes) = (self.path.clone(), self.bytes);
-        let can_stay_here = matches!(self.store.0.staging, Staging::Multipart(_)) && self.begun.is_none();
-        if can_stay_here {
+        if self.stays_in_memory() {
             let payload = std::mem::take(&mut self.buffer).freeze();
             return Ok(StagedFile { path, bytes, kind: StagedKind::Inline(payload) });
         }

@@ -61,6 +61,10 @@ struct Instruments {
     open_files: UpDownCounter<i64>,
     /// Records behind the end of a source partition, by `topic` and `partition`.
     consumer_lag: Gauge<u64>,
+    /// Records that the source deleted before they were read, by `topic`.
+    missing_records: Counter<u64>,
+    /// Lanes that began anew, since another process took over or the ledger was out of reach.
+    lane_restarts: Counter<u64>,
 }
 
 impl Metrics {
@@ -184,6 +188,16 @@ impl Metrics {
         self.0.wait_seconds.add(seconds, &self.with([KeyValue::new("reason", reason)]));
     }
 
+    /// The source had deleted so many records before they were read.
+    pub fn gap(&self, topic: &str, records: u64) {
+        self.0.missing_records.add(records, &self.with([KeyValue::new("topic", topic.to_owned())]));
+    }
+
+    /// A lane begins anew.
+    pub fn lane_restarted(&self) {
+        self.0.lane_restarts.add(1, &self.0.labels);
+    }
+
     /// Bytes in flight now.
     pub fn memory_in_flight(&self, bytes: u64) {
         self.0.memory_bytes.record(bytes, &self.0.labels);
@@ -237,6 +251,8 @@ impl Instruments {
             memory_bytes: meter.u64_gauge("fs_data_sink.memory_bytes").build(),
             open_files: meter.i64_up_down_counter("fs_data_sink.open_files").build(),
             consumer_lag: meter.u64_gauge("fs_data_sink.consumer_lag").build(),
+            missing_records: meter.u64_counter("fs_data_sink.missing_records").build(),
+            lane_restarts: meter.u64_counter("fs_data_sink.lane_restarts").build(),
         }
     }
 }

@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
-use object_store::{ObjectStore, ObjectStoreExt as _, aws::AmazonS3Builder, path::Path};
+use object_store::{
+    ObjectStore as _, ObjectStoreExt as _,
+    aws::{AmazonS3, AmazonS3Builder},
+    multipart::MultipartStore as _,
+    path::Path,
+};
 
 use super::{download, folder::TestFolder, free_port, process::Process, runtime};
 use crate::wait::{self, Look};
@@ -25,7 +30,7 @@ pub struct S3 {
     /// How to get there.
     access: S3Access,
     /// Asks it directly, whatever is between it and the program.
-    client: Arc<dyn ObjectStore>,
+    client: Arc<AmazonS3>,
     /// Ours; `None` where it was given.
     server: Option<Mutex<(Process, TestFolder)>>,
 }
@@ -145,6 +150,15 @@ impl S3 {
         Ok(())
     }
 
+    /// Aborts an upload, as a bucket's rule does when it expires.
+    pub fn abort_upload(&self, key: &str, id: &str) -> anyhow::Result<()> {
+        let path = Path::parse(key)?;
+        let aborted = runtime()?.block_on(async {
+            tokio::time::timeout(REQUEST_LIMIT, self.client.abort_multipart(&path, &id.to_owned())).await
+        });
+        aborted.context("the S3 server did not answer in time")?.with_context(|| format!("cannot abort {key}"))
+    }
+
     /// Leaves its folder on disk, for whoever looks into a failure; returns where the log is.
     pub fn keep_log(&self) -> String {
         self.server.as_ref().map_or_else(String::new, |server| {
@@ -163,7 +177,7 @@ impl S3Access {
     }
 
     /// A client of this bucket.
-    fn client(&self) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    fn client(&self) -> anyhow::Result<Arc<AmazonS3>> {
         let store = AmazonS3Builder::new()
             .with_endpoint(&self.endpoint)
             .with_allow_http(true)
@@ -179,7 +193,7 @@ impl S3Access {
 }
 
 /// One object comes and goes.
-fn put_and_delete(client: &Arc<dyn ObjectStore>) -> anyhow::Result<()> {
+fn put_and_delete(client: &AmazonS3) -> anyhow::Result<()> {
     let path = Path::from(".ready");
     runtime()?.block_on(async {
         tokio::time::timeout(Duration::from_secs(5), async {

@@ -41,7 +41,7 @@ fn one_of_two_processes_is_stopped_and_started() -> anyhow::Result<()> {
         end(first, Signal::Terminate, SHORT)?.expect(0, &[])?;
         end(second, Signal::Interrupt, SHORT)?.expect(130, &[])?;
         let seen = Lake::S3(s3, &prefix).read(Reader::DuckDb, &["country", "level"], workspace.path())?;
-        seen.compare(&Expected::of_records(&records, count))?.expect_none_lost()
+        seen.compare(&Expected::of_records(&records, count))?.expect_exact()
     })
 }
 

@@ -33,6 +33,8 @@ struct Victim<'a> {
     commit_interval: &'static str,
     /// How often it is killed.
     kills: u32,
+    /// What it promises.
+    delivery: &'static str,
 }
 
 /// Scenario: a pipeline to S3 is killed at 20 random moments while records keep coming, and started again each time.
@@ -47,6 +49,7 @@ fn twenty_kills_lose_no_row_on_s3() -> anyhow::Result<()> {
             partition_columns: &["country", "level"],
             commit_interval: "1s",
             kills: 20,
+            delivery: "at_least_once",
         };
         survive(workspace, &victim)
     })
@@ -65,6 +68,44 @@ fn twelve_kills_lose_no_row_on_a_local_folder() -> anyhow::Result<()> {
             partition_columns: &["level"],
             commit_interval: "50ms",
             kills: 12,
+            delivery: "at_least_once",
+        };
+        survive(workspace, &victim)
+    })
+}
+
+/// Scenario: a pipeline to S3 under exactly once is killed at 24 random moments while records keep coming.
+/// Guarantees: every row is there exactly once, every file opens at any time, and the ledger agrees with the store.
+#[test]
+fn kills_double_no_row_on_s3() -> anyhow::Result<()> {
+    scenario("once-s3", |workspace| {
+        let prefix = unique("once");
+        let victim = Victim {
+            sink: s3_sink(s3()?.access(), &prefix),
+            lake: Lake::S3(s3()?, &prefix),
+            partition_columns: &["country", "level"],
+            commit_interval: "500ms",
+            kills: 24,
+            delivery: "exactly_once",
+        };
+        survive(workspace, &victim)
+    })
+}
+
+/// Scenario: the same on a local folder, with so many commits that kills fall into them.
+/// Guarantees: the same for files that are renamed into place.
+#[test]
+fn kills_double_no_row_on_a_local_folder() -> anyhow::Result<()> {
+    scenario("once-local", |workspace| {
+        let folder = workspace.path().join("lake");
+        std::fs::create_dir_all(&folder)?;
+        let victim = Victim {
+            sink: local_sink(&folder),
+            lake: Lake::Local(&folder),
+            partition_columns: &["level"],
+            commit_interval: "50ms",
+            kills: 24,
+            delivery: "exactly_once",
         };
         survive(workspace, &victim)
     })
@@ -72,14 +113,14 @@ fn twelve_kills_lose_no_row_on_a_local_folder() -> anyhow::Result<()> {
 
 /// Kills, starts again, reads to the end, and compares.
 fn survive(workspace: &Workspace, victim: &Victim<'_>) -> anyhow::Result<()> {
-    let Victim { sink, lake, partition_columns, commit_interval, kills } = victim;
+    let Victim { sink, lake, partition_columns, commit_interval, kills, delivery } = victim;
     let (kafka, seed) = (kafka()?, seed());
     let records = Records { seed, topic: unique("kill") };
     kafka.create_topic(&records.topic, PARTITIONS)?;
     let source = kafka_source(kafka.bootstrap(), &records.topic, &unique("group"));
     let sink = format!("{sink}  partition_by: [{}]\n", partition_columns.join(", "));
     let mut configuration = Configuration::new("kill", source, sink).with_records_schema_and_plugins();
-    configuration.pipeline = format!("  commit_interval: {commit_interval}\n");
+    configuration.pipeline = format!("  commit_interval: {commit_interval}\n  delivery: {delivery}\n");
     workspace.write("pipeline.yaml", configuration.yaml())?;
     let observer = lake.observe(workspace.path())?;
     let feed = Feed::start(kafka, &records, 0, RATE)?;
@@ -93,7 +134,14 @@ fn survive(workspace: &Workspace, victim: &Victim<'_>) -> anyhow::Result<()> {
     let (looks, opened) = observer.finish()?;
     let seen = lake.read(Reader::PyArrow, partition_columns, workspace.path())?;
     let difference = seen.compare(&Expected::of_records(&records, count))?;
-    difference.expect_none_lost().with_context(|| format!("seed {seed}"))?;
+    if *delivery == "exactly_once" {
+        difference.expect_exact().with_context(|| format!("seed {seed}"))?;
+        workspace
+            .run(&["ledger", "verify", "pipeline.yaml"], SHORT)?
+            .expect(0, &["the store is as the ledger says"])?;
+    } else {
+        difference.expect_none_lost().with_context(|| format!("seed {seed}"))?;
+    }
     say(&format!(
         "{kills} kills (seed {seed}): {count} records, {} rows and {} doubled; the observer looked {looks} times and opened {opened} files",
         difference.right, difference.doubled

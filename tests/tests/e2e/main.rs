@@ -9,6 +9,7 @@ mod group;
 mod hdfs;
 mod hostile;
 mod kill;
+mod once;
 mod outage;
 mod servers;
 mod shared;

@@ -53,7 +53,7 @@ fn a_broker_goes_away_and_returns() -> anyhow::Result<()> {
         let count = feed.finish()?;
         complete(&kafka, process, &records, &group, count)?;
         let seen = lake.read(Reader::PyArrow, &["country", "level"], workspace.path())?;
-        seen.compare(&Expected::of_records(&records, count))?.expect_none_lost()
+        seen.compare(&Expected::of_records(&records, count))?.expect_exact()
     })
 }
 
@@ -87,7 +87,7 @@ fn an_s3_server_fails_and_hangs_and_returns() -> anyhow::Result<()> {
         let count = feed.finish()?;
         complete(kafka, process, &records, &group, count)?;
         let seen = lake.read(Reader::PyArrow, &["country", "level"], workspace.path())?;
-        seen.compare(&Expected::of_records(&records, count))?.expect_none_lost()
+        seen.compare(&Expected::of_records(&records, count))?.expect_exact()
     })
 }
 

@@ -136,7 +136,6 @@ orders.yaml:10: sink.partition_by: the schema has no column \"county\"; did you 
 orders.yaml:11: sink.compression: the level of zstd is from 1 to 22, found 99
 orders.yaml:12: sink.merge_enabled: this version does not serve compaction yet
 orders.yaml:16: schema.fields[1].type: expected the unit s, ms, us or ns, at character 11 of \"timestamp[min]\"
-orders.yaml:17: pipeline.delivery: this version does not serve exactly_once yet; it serves at_least_once
 orders.yaml:17: pipeline.flush_interval_seconds: means the same as commit_interval, which says 1s and not 2s; leave one out
 orders.yaml:18: commit_interval: unknown key here; did you mean `pipeline.commit_interval`?
 orders.yaml:19: colour: unknown key; known here: dead_letter, name, pipeline, pipelines, plugins, schema, sink, source, telemetry, tenant";
@@ -578,7 +577,10 @@ fn values_of_the_run_are_checked() {
     );
     assert_eq!(of("memroy: 1GiB"), "memroy: unknown key; did you mean `memory`?");
     assert_eq!(of("topics: [a]"), "topics: unknown key here; did you mean `source.topics`?");
-    assert_eq!(of("delivery: at_most_once"), "delivery: expected at_least_once, found \"at_most_once\"");
+    assert_eq!(
+        of("delivery: at_most_once"),
+        "delivery: expected one of exactly_once, at_least_once, found \"at_most_once\"; did you mean at_least_once?"
+    );
     let config = load_text(
         &format!("{RIGHT}pipeline: {{batch_timeout_seconds: 3, flush_interval_seconds: 60, commit_interval: 1m}}"),
         &[],

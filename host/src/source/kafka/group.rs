@@ -1,5 +1,8 @@
 //! Membership in the consumer group: what is owned, and how partitions come and go.
 //!
+//! Under exactly once the lane claims the partitions that come before the first record of them is fetched, and says where
+//! they begin; the callback waits for that too.
+//!
 //! A rebalance runs in the poll thread, inside a callback of librdkafka. Before partitions are given away the batch under
 //! construction goes to the lane, then the revocation, and the callback waits until the lane has committed. The
 //! wait has a limit below `max.poll.interval.ms`, so that a lane that hangs loses its partitions rather than its
@@ -15,9 +18,10 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Statistics, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
+    ClientContext, Offset, Statistics, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult},
+    types::RDKafkaRespErr,
 };
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
@@ -29,11 +33,22 @@ use super::{
     client::Listener,
     owed::Owed,
 };
-use crate::checkpoint::{CheckpointDelta, SourcePartition};
+use crate::{
+    checkpoint::{CheckpointDelta, SourcePartition},
+    config::Delivery,
+    error::PipelineError,
+};
 
 /// How long a revocation waits for the lane: enough for an upload and a few tries, well below librdkafka's default
 /// `max.poll.interval.ms` of five minutes.
 const REVOKE_WAIT: Duration = Duration::from_secs(60);
+
+/// How long an assignment waits for the lane to claim it: the store may be away for a while. Below librdkafka's default
+/// `max.poll.interval.ms` of five minutes, after which the group would go on without this member.
+const CLAIM_WAIT: Duration = Duration::from_secs(240);
+
+/// How long a broker may take to say where a partition begins and ends.
+const WATERMARK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a waiting thread looks up.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -226,6 +241,61 @@ impl Group {
         }
     }
 
+    /// Partitions come: where the lane says that they begin. `None` when it could not say; the source has failed then.
+    fn begin_of(&self, partitions: &[SourcePartition]) -> Option<BTreeMap<SourcePartition, i64>> {
+        if self.context.run.delivery != Delivery::ExactlyOnce || partitions.is_empty() || self.is_closed() {
+            return Some(BTreeMap::new());
+        }
+        let deadline = Instant::now() + CLAIM_WAIT;
+        let waiting = Instant::now();
+        let (begin, mut answer) = oneshot::channel();
+        self.push(SourceEvent::Assigned { partitions: partitions.to_vec(), begin });
+        let mut found = None;
+        while found.is_none() && !self.is_closed() && Instant::now() < deadline {
+            self.send_waiting();
+            match answer.try_recv() {
+                Ok(positions) => found = Some(positions),
+                Err(oneshot::error::TryRecvError::Empty) => std::thread::sleep(PAUSE),
+                // The lane has failed, and tells so itself.
+                Err(oneshot::error::TryRecvError::Closed) => break,
+            }
+        }
+        self.context.metrics.waited("claim", waiting.elapsed().as_secs_f64());
+        if found.is_none() && !self.is_closed() && Instant::now() >= deadline {
+            self.push(SourceEvent::Failed(PipelineError::restart(format!(
+                "the ledger did not answer within {} s, so the partitions could not be claimed",
+                CLAIM_WAIT.as_secs()
+            ))));
+        }
+        found
+    }
+
+    /// Sets where partitions begin, once the broker has been asked whether it still has those offsets.
+    fn begin_at(
+        &self,
+        consumer: &BaseConsumer<Member>,
+        list: &mut TopicPartitionList,
+        positions: &BTreeMap<SourcePartition, i64>,
+    ) -> Result<(), PipelineError> {
+        for (partition, position) in positions {
+            let SourcePartition { topic, partition: number } = partition;
+            let (low, high) = consumer.fetch_watermarks(topic, *number, WATERMARK_TIMEOUT).map_err(|error| {
+                PipelineError::restart(format!("{partition}: the broker did not say where it begins and ends"))
+                    .because(error)
+            })?;
+            let begin = begin_within(partition, *position, low, high)?;
+            if begin > *position {
+                let missing = u64::try_from(begin - position).unwrap_or(0);
+                self.context.metrics.gap(topic, missing);
+                tracing::warn!(pipeline = %self.context.pipeline, %partition, from = position, to = begin,
+                    "the broker has deleted records that were never read (retention); reading goes on behind them");
+            }
+            list.set_partition_offset(topic, *number, Offset::Offset(begin))
+                .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {begin}")).because(error))?;
+        }
+        Ok(())
+    }
+
     /// Offsets of these partitions are not committed any more.
     fn disown(&self, partitions: &[SourcePartition]) {
         let mut owned = lock(&self.owned);
@@ -236,6 +306,18 @@ impl Group {
                 "partitions went before the broker had taken their offsets; their last rows may come twice");
         }
     }
+}
+
+/// Where reading goes on: at the recorded offset, or at the first one that the broker still has. An end before the recorded
+/// offset means that this is not the topic that was read.
+fn begin_within(partition: &SourcePartition, position: i64, low: i64, high: i64) -> Result<i64, PipelineError> {
+    if position > high {
+        return Err(PipelineError::stop(format!(
+            "{partition}: the ledger is at offset {position} and the topic ends at {high}: it was deleted and made anew, or \
+             lost records. To read the new one, give the pipeline another `name` (a ledger of its own)"
+        )));
+    }
+    Ok(position.max(low))
 }
 
 /// A lock that a panic elsewhere does not break.
@@ -293,23 +375,69 @@ impl ConsumerContext for Member {
         }
     }
 
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Revoke(list) => {
-                let partitions = partitions_of(list);
-                if !partitions.is_empty() {
-                    self.group.give_away(partitions, consumer.assignment_lost());
-                }
-            }
-            Rebalance::Assign(list) => {
-                let partitions = partitions_of(list);
-                tracing::info!(pipeline = %self.group.context.pipeline, lane = self.group.context.lane,
-                    partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
-                lock(&self.group.owned).extend(partitions);
-                let mut assigned_at = lock(&self.group.assigned_at);
-                *assigned_at = Some((Instant::now(), assigned_at.map_or(0, |(_, before)| before + 1)));
-            }
-            Rebalance::Error(error) => tracing::warn!(%error, "Kafka: a rebalance failed; librdkafka tries again"),
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let is_cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let partitions = partitions_of(list);
+        let is_assignment = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if is_assignment {
+            self.assigned(consumer, list, partitions);
+        } else if event != RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
+            let error = KafkaError::Rebalance(event.into());
+            tracing::warn!(%error, "Kafka: a rebalance failed; librdkafka tries again");
+        } else if !partitions.is_empty() {
+            self.group.give_away(partitions, consumer.assignment_lost());
         }
+        let done = match (is_assignment, is_cooperative) {
+            (true, true) => consumer.incremental_assign(list),
+            (true, false) => consumer.assign(list),
+            (false, true) => consumer.incremental_unassign(list),
+            (false, false) => consumer.unassign(),
+        };
+        if let Err(error) = done {
+            self.listener.hear(&error, "carrying out a rebalance");
+        }
+    }
+}
+
+impl Member {
+    /// Partitions come: claims them where that is wanted, and sets where they begin.
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList, partitions: Vec<SourcePartition>) {
+        let group = &self.group;
+        tracing::info!(pipeline = %group.context.pipeline, lane = group.context.lane,
+            partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
+        let positions = group.begin_of(&partitions);
+        let is_ready = match positions.map(|positions| group.begin_at(consumer, list, &positions)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                group.push(SourceEvent::Failed(error));
+                false
+            }
+            None => false,
+        };
+        if !is_ready {
+            // Nothing may be read from a place that nobody claimed; the lane ends with the failure that was sent.
+            group.stop();
+        }
+        lock(&group.owned).extend(partitions);
+        let mut assigned_at = lock(&group.assigned_at);
+        *assigned_at = Some((Instant::now(), assigned_at.map_or(0, |(_, before)| before + 1)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_goes_on_within_what_the_broker_has() {
+        let partition = SourcePartition::new("orders", 3);
+        assert_eq!(begin_within(&partition, 5, 0, 10).unwrap(), 5);
+        assert_eq!(begin_within(&partition, 10, 0, 10).unwrap(), 10);
+        assert_eq!(begin_within(&partition, 5, 8, 10).unwrap(), 8);
+        let error = begin_within(&partition, 11, 0, 10).unwrap_err();
+        assert!(
+            error.to_string().starts_with("orders[3]: the ledger is at offset 11 and the topic ends at 10"),
+            "{error}"
+        );
     }
 }

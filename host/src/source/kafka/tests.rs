@@ -1,6 +1,6 @@
 //! Over librdkafka's mock cluster: the real protocol in this process.
 
-use std::{sync::atomic::AtomicI64, time::Instant};
+use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Instant};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -96,6 +96,7 @@ async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
                 let _ = release.send(());
             }
             SourceEvent::Lost { .. } => delta = CheckpointDelta::default(),
+            SourceEvent::Assigned { begin, .. } => _ = begin.send(BTreeMap::new()),
             SourceEvent::End => break,
             SourceEvent::Failed(error) => panic!("{}", error.full_message()),
         }

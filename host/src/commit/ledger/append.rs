@@ -1,0 +1,136 @@
+//! Appending one record, as a machine that asks for requests and takes their answers. Pure, so that the model test
+//! (`tests/ledger_model.rs`) drives the very code that runs.
+//!
+//! ```text
+//! Create N --new-------> Look for a snapshot beyond N --none--> appended at N
+//!    |                                       `--------there-> Load the state anew
+//!    |--exists, no answer--> Read N --mine---> Look
+//!    |                         |----foreign--> apply it, then Create N+1, unless it refuses me
+//!    |                         `----nothing--> no answer before: Create N again; else Load the state anew
+//! Load --the state has my record--> appended
+//!    |---it surely has not--------> Create at its end
+//!    `---nobody can tell----------> Lost: drop everything, claim anew
+//! ```
+//!
+//! The look for a snapshot is what keeps out a writer that slept while the others went so far that its next record was
+//! written and, behind a snapshot, deleted: a record is deleted only when a snapshot beyond it is there, and the newest
+//! snapshot is never deleted. So a record that was created while there is no snapshot beyond it is the only one that ever
+//! had its number. Whoever finds a snapshot beyond its own record asks the state, which remembers the last nonces.
+
+use super::{
+    record::Record,
+    state::{Refusal, State},
+};
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Create the record at this sequence, if there is none.
+    Create(u64),
+    /// Read the record at this sequence.
+    Read(u64),
+    /// See whether there is a snapshot of more than this sequence.
+    Look(u64),
+    /// Load the state anew: the others have gone far.
+    Load,
+    /// The record is the ledger's, at this sequence, and the state has it.
+    Appended(u64),
+    /// Nobody can tell any more whether the record counts. What it names must be left alone.
+    Lost,
+    /// The record may not be appended.
+    Refused(Refusal),
+}
+
+/// How a request to create ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Created.
+    New,
+    /// There is one.
+    Exists,
+    /// No answer came.
+    Unknown,
+}
+
+/// A record on its way into the ledger.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The record.
+    record: Record,
+    /// Whether an answer to a create was lost, so that the record may be there or may yet come.
+    is_unknown: bool,
+    /// The first sequence at which a create may have succeeded.
+    tried_at: Option<u64>,
+}
+
+impl Append {
+    /// Begins: the first step.
+    #[must_use]
+    pub fn start(record: Record, state: &State) -> (Self, Step) {
+        let step = create_or_refuse(&record, state);
+        (Self { record, is_unknown: false, tried_at: None }, step)
+    }
+
+    /// The record to create.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// A create has ended.
+    pub fn created(&mut self, state: &mut State, answer: Answer) -> Step {
+        self.is_unknown |= answer == Answer::Unknown;
+        if answer != Answer::Exists {
+            self.tried_at.get_or_insert(state.next);
+        }
+        match answer {
+            Answer::New => Step::Look(state.next),
+            Answer::Exists | Answer::Unknown => Step::Read(state.next),
+        }
+    }
+
+    /// The record at the next sequence was read; `None`: there is none.
+    pub fn was_read(&mut self, state: &mut State, found: Option<&Record>) -> Step {
+        match found {
+            Some(found) if found.nonce == self.record.nonce => Step::Look(state.next),
+            Some(foreign) => match state.apply(foreign) {
+                Ok(()) => create_or_refuse(&self.record, state),
+                Err(refusal) => Step::Refused(refusal),
+            },
+            None if self.is_unknown => Step::Create(state.next),
+            // It was there and is gone: deleted behind a snapshot.
+            None => Step::Load,
+        }
+    }
+
+    /// It is known whether there is a snapshot beyond our record.
+    pub fn looked(&mut self, state: &mut State, is_beyond: bool) -> Step {
+        if is_beyond {
+            return Step::Load;
+        }
+        let sequence = state.next;
+        match state.apply(&self.record) {
+            Ok(()) => Step::Appended(sequence),
+            Err(refusal) => Step::Refused(refusal),
+        }
+    }
+
+    /// The state was loaded anew.
+    pub fn loaded(&mut self, state: &State) -> Step {
+        if let Some(sequence) = state.sequence_of(&self.record.nonce) {
+            return Step::Appended(sequence);
+        }
+        match self.tried_at {
+            Some(tried_at) if !state.remembers(tried_at) => Step::Lost,
+            _ => create_or_refuse(&self.record, state),
+        }
+    }
+}
+
+/// The next try, if the writer may still append.
+fn create_or_refuse(record: &Record, state: &State) -> Step {
+    match state.allows(&record.writer, &record.action) {
+        Ok(()) => Step::Create(state.next),
+        Err(refusal) => Step::Refused(refusal),
+    }
+}

@@ -1,0 +1,201 @@
+//! Looks at a ledger from outside, beside running pipelines: what it says, and whether the store agrees.
+//!
+//! Comes in: a store. Goes out: a [`Report`]. Nothing is changed. A commit that is being published while the store is listed
+//! can look unfinished; so every finding is looked at once more before it counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{
+    load, read_record,
+    record::{self, Action, Partition, RecordedFile},
+    snapshot,
+    state::{Position, State},
+};
+use crate::{
+    error::PipelineError,
+    store::{Path, Store},
+};
+
+/// What a ledger says.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Sequence of the next record.
+    pub next: u64,
+    /// Every partition with its owner and the next offset to read.
+    pub partitions: Vec<PartitionReport>,
+    /// Commits whose files are not known to be visible.
+    pub pending: Vec<u64>,
+    /// Files that the ledger knows, data and dead letters.
+    pub files: usize,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// The last records, the oldest first.
+    pub records: Vec<RecordReport>,
+}
+
+/// A partition.
+#[derive(Debug, Serialize)]
+pub struct PartitionReport {
+    /// Kafka topic, Redis key or path of a file.
+    pub topic: String,
+    /// Kafka partition number; 0 for the others.
+    pub partition: i32,
+    /// Owner and next offset.
+    #[serde(flatten)]
+    pub position: Position,
+}
+
+/// A record.
+#[derive(Debug, Serialize)]
+pub struct RecordReport {
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it was written.
+    pub time: String,
+    /// By whom.
+    pub writer: String,
+    /// What it says.
+    pub action: &'static str,
+    /// In words.
+    pub what: String,
+}
+
+/// A file as the ledger knows it.
+struct Known {
+    /// Its length.
+    bytes: u64,
+    /// Rows in it.
+    rows: u64,
+}
+
+/// What a ledger says.
+pub async fn show(store: &Store) -> Result<Report, PipelineError> {
+    let state = load(store).await?;
+    let files = known_files(store, &state).await?;
+    let mut records = Vec::new();
+    for sequence in first_record(store).await?..state.next {
+        if let Some(record) = read_record(store, sequence).await? {
+            records.push(report(sequence, &record));
+        }
+    }
+    Ok(Report {
+        next: state.next,
+        partitions: state
+            .partitions
+            .into_iter()
+            .map(|(Partition { topic, partition }, position)| PartitionReport { topic, partition, position })
+            .collect(),
+        pending: state.pending.keys().copied().collect(),
+        files: files.len(),
+        rows: files.values().map(|file| file.rows).sum(),
+        bytes: files.values().map(|file| file.bytes).sum(),
+        records,
+    })
+}
+
+/// Everything about the store that does not agree with the ledger, a line each.
+pub async fn verify(store: &Store) -> Result<Vec<String>, PipelineError> {
+    let first = findings(store).await?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    // What a running pipeline has finished meanwhile was no finding.
+    let again: BTreeSet<String> = findings(store).await?.into_iter().collect();
+    Ok(first.into_iter().filter(|finding| again.contains(finding)).collect())
+}
+
+/// One look at everything.
+async fn findings(store: &Store) -> Result<Vec<String>, PipelineError> {
+    let state = load(store).await?;
+    let known = known_files(store, &state).await?;
+    let pending: BTreeSet<&str> =
+        state.pending.values().flat_map(|pending| &pending.files).map(|file| file.path.as_str()).collect();
+    let there: BTreeMap<String, u64> =
+        store.list(&Path::default()).await?.into_iter().map(|(path, bytes)| (path.to_string(), bytes)).collect();
+    let mut findings = ranges(store, &state).await?;
+    for (path, file) in &known {
+        match there.get(path) {
+            None if pending.contains(path.as_str()) => findings
+                .push(format!("{path}: committed and not visible yet: the next start of the pipeline publishes it")),
+            None => findings.push(format!("{path}: committed and not there")),
+            Some(bytes) if *bytes != file.bytes => {
+                findings.push(format!("{path}: has {bytes} bytes where {} were committed", file.bytes));
+            }
+            Some(_) => {}
+        }
+    }
+    let is_data = |path: &str| !path.starts_with("_fs_data_sink/") && has_suffix(path, "parquet");
+    for path in there.keys().filter(|path| is_data(path) && !known.contains_key(*path)) {
+        findings.push(format!("{path}: visible, and no record of this ledger owns it"));
+    }
+    Ok(findings)
+}
+
+/// Whether a path ends with a suffix behind a dot.
+fn has_suffix(path: &str, suffix: &str) -> bool {
+    std::path::Path::new(path).extension().is_some_and(|found| found == suffix)
+}
+
+/// Gaps between the ranges of records that are there. Overlaps cannot be: a ledger with one does not load.
+async fn ranges(store: &Store, state: &State) -> Result<Vec<String>, PipelineError> {
+    let mut next: BTreeMap<(String, i32), i64> = BTreeMap::new();
+    let mut gaps = Vec::new();
+    for sequence in first_record(store).await?..state.next {
+        let Some(record) = read_record(store, sequence).await? else { continue };
+        let Action::Commit { ranges, .. } = record.action else { continue };
+        for record::Range { topic, partition, from, to } in ranges {
+            let before = next.insert((topic.clone(), partition), to);
+            if let Some(before) = before.filter(|before| *before < from) {
+                gaps.push(format!(
+                    "record {sequence}: {topic}[{partition}] goes on at {from} and the commit before it ends at {before}; the source \
+                     had no records there (aborted transactions, compaction, retention), or they were not read"
+                ));
+            }
+        }
+    }
+    // What a transaction leaves is one control record; it is said, and not held against the ledger.
+    for gap in gaps {
+        tracing::info!(gap);
+    }
+    Ok(Vec::new())
+}
+
+/// Every file that the ledger knows.
+async fn known_files(store: &Store, state: &State) -> Result<BTreeMap<String, Known>, PipelineError> {
+    let listed = snapshot::files(store).await?;
+    let mut known: BTreeMap<String, Known> =
+        listed.into_iter().map(|(path, file)| (path, Known { bytes: file.bytes, rows: file.rows })).collect();
+    for RecordedFile { path, bytes, rows, .. } in state.pending.values().flat_map(|pending| &pending.files) {
+        known.insert(path.clone(), Known { bytes: *bytes, rows: *rows });
+    }
+    Ok(known)
+}
+
+/// The first record that is still there behind the oldest snapshot that is.
+async fn first_record(store: &Store) -> Result<u64, PipelineError> {
+    Ok(snapshot::list(store).await?.first().map_or(0, |sequence| sequence.saturating_sub(snapshot::EVERY)))
+}
+
+/// A record in words.
+fn report(sequence: u64, record: &record::Record) -> RecordReport {
+    let names = |partitions: &[Partition]| {
+        let names: Vec<_> = partitions.iter().map(|partition| partition.name().to_string()).collect();
+        names.join(", ")
+    };
+    let (action, what) = match &record.action {
+        Action::Claim { partitions } => ("claim", names(partitions)),
+        Action::Commit { ranges, files, .. } => {
+            let ranges: Vec<_> =
+                ranges.iter().map(|range| format!("{} {}..{}", range.source(), range.from, range.to)).collect();
+            let rows: u64 = files.iter().map(|file| file.rows).sum();
+            ("commit", format!("{} files, {rows} rows: {}", files.len(), ranges.join(", ")))
+        }
+        Action::Repair { sequence, file } => ("repair", format!("{} of commit {sequence}", file.path)),
+        Action::Release { partitions, .. } => ("release", names(partitions)),
+    };
+    RecordReport { sequence, time: record.time.clone(), writer: record.writer.clone(), action, what }
+}

@@ -1,0 +1,263 @@
+//! The ledger: what is committed, in the store itself.
+//!
+//! A chain of small objects, each created only if it is absent, so that of all who want to write the next one, one does.
+//! Appending a commit is the moment of commit, and it is the fence: a writer whose partitions were claimed by another
+//! finds that claim in the chain before its own record, and drops what it has.
+//!
+//! ```text
+//! _fs_data_sink/<pipeline>/ledger/00000000000000000412.json            a record (record.rs)
+//! _fs_data_sink/<pipeline>/ledger/snapshot/00000000000000000384.json   the sum of all records below 384 (state.rs)
+//! _fs_data_sink/<pipeline>/ledger/files/00000000000000000320-00000000000000000384.jsonl   files of those records
+//! ```
+//!
+//! Comes in: claims, commits, repairs. Goes out: where partitions go on, and which commits still have to be made visible.
+//! Promises: a commit counts once and only while the writer owns what it commits; a lost answer is resolved by reading
+//! back; what a newer program or somebody else wrote is refused, never guessed at. What each record means is decided in
+//! `state.rs` and `append.rs`, which do no I/O and are what the model test runs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use crate::{
+    checkpoint::{CheckpointDelta, SourcePartition},
+    error::PipelineError,
+    store::{Created, Path, StagedFile, Store},
+};
+
+pub mod append;
+pub mod audit;
+pub mod record;
+mod snapshot;
+pub mod state;
+
+use append::{Answer, Append, Step};
+use record::{Action, Partition, Range, Record, RecordedFile, VERSION};
+use state::{Pending, Refusal, State};
+
+/// Times that a load starts over, since a snapshot was made and records were deleted while it read.
+const LOAD_TRIES: usize = 10;
+
+/// Pause after an answer that was lost, before the record is looked for and created again.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(500);
+
+/// Lost answers in a row after which the lane begins anew: the store is away, which its own retries have shown by then.
+const UNKNOWN_MAX: usize = 20;
+
+/// The ledger of a pipeline, shared by all lanes of this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+/// What the clones share.
+#[derive(Debug)]
+struct Inner {
+    /// Where it lies.
+    store: Store,
+    /// What is known of it. Locked during an append, so that the lanes of a process queue up instead of racing.
+    state: Mutex<State>,
+}
+
+/// What a claim found.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The next offset to read of each partition that was ever committed.
+    pub positions: BTreeMap<SourcePartition, i64>,
+    /// Commits of these partitions whose files may not be visible yet.
+    pub pending: Vec<(u64, Pending)>,
+}
+
+impl Ledger {
+    /// Reads the ledger of a store's pipeline; an empty one where there is none.
+    pub async fn open(store: Store) -> Result<Self, PipelineError> {
+        let state = load(&store).await?;
+        Ok(Self(Arc::new(Inner { store, state: Mutex::new(state) })))
+    }
+
+    /// What is known of the ledger now.
+    pub async fn state(&self) -> State {
+        self.0.state.lock().await.clone()
+    }
+
+    /// The files of every commit that is not known to be visible, where they are staged.
+    pub async fn staged(&self) -> Vec<StagedFile> {
+        let state = self.0.state.lock().await;
+        let files = state.pending.values().flat_map(|pending| &pending.files);
+        files.filter_map(|file| StagedFile::recorded(&file.path, file.bytes, &file.staged)).collect()
+    }
+
+    /// Claims partitions: from now on no other writer may commit them.
+    pub async fn claim(&self, writer: &str, partitions: &[SourcePartition]) -> Result<Claimed, PipelineError> {
+        let partitions: Vec<Partition> = partitions.iter().map(Partition::from).collect();
+        let (_, state) = self.append(writer, Action::Claim { partitions: partitions.clone() }).await?;
+        let positions = partitions.iter().filter_map(|partition| {
+            let next_offset = state.partitions.get(partition).and_then(|position| position.next_offset)?;
+            Some((partition.name(), next_offset))
+        });
+        Ok(Claimed { positions: positions.collect(), pending: state.pending_of(&partitions) })
+    }
+
+    /// Commits: these files hold the rows of this delta. `published`: earlier commits that are visible. Its sequence.
+    pub async fn commit(
+        &self,
+        writer: &str,
+        delta: &CheckpointDelta,
+        files: Vec<RecordedFile>,
+        published: Vec<u64>,
+    ) -> Result<u64, PipelineError> {
+        let (sequence, _) = self.append(writer, Action::Commit { ranges: Range::all(delta), files, published }).await?;
+        Ok(sequence)
+    }
+
+    /// A lost file of a pending commit was written again.
+    pub async fn repair(&self, writer: &str, sequence: u64, file: RecordedFile) -> Result<(), PipelineError> {
+        self.append(writer, Action::Repair { sequence, file }).await.map(drop)
+    }
+
+    /// Gives partitions back; those that another writer has claimed meanwhile are left out.
+    pub async fn release(
+        &self,
+        writer: &str,
+        partitions: &[SourcePartition],
+        published: Vec<u64>,
+    ) -> Result<(), PipelineError> {
+        let state = self.state().await;
+        let partitions: Vec<Partition> = partitions
+            .iter()
+            .map(Partition::from)
+            .filter(|partition| {
+                let owner = state.partitions.get(partition).and_then(|position| position.owner.as_deref());
+                owner == Some(writer)
+            })
+            .collect();
+        if partitions.is_empty() && published.is_empty() {
+            return Ok(());
+        }
+        self.append(writer, Action::Release { partitions, published }).await.map(drop)
+    }
+
+    /// Appends a record, whatever others append meanwhile; its sequence, and the state with it.
+    async fn append(&self, writer: &str, action: Action) -> Result<(u64, State), PipelineError> {
+        let mut state = self.0.state.lock().await;
+        let record = Record {
+            version: VERSION,
+            writer: writer.to_owned(),
+            nonce: uuid::Uuid::new_v4().to_string(),
+            time: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            action,
+        };
+        let bytes = Bytes::from(record.to_bytes()?);
+        let (mut append, mut step) = Append::start(record, &state);
+        let mut unknown = 0;
+        loop {
+            step = match step {
+                Step::Create(sequence) => {
+                    let answer = self.create(sequence, bytes.clone()).await?;
+                    if answer == Answer::Unknown {
+                        unknown += 1;
+                        if unknown > UNKNOWN_MAX {
+                            return Err(PipelineError::restart(
+                                "the store does not say whether a ledger record was written",
+                            ));
+                        }
+                        tokio::time::sleep(UNKNOWN_PAUSE).await;
+                    }
+                    append.created(&mut state, answer)
+                }
+                Step::Read(sequence) => {
+                    let found = read_record(&self.0.store, sequence).await?;
+                    append.was_read(&mut state, found.as_ref())
+                }
+                Step::Look(sequence) => {
+                    let newest = snapshot::list(&self.0.store).await?.last().copied();
+                    append.looked(&mut state, newest.is_some_and(|newest| newest > sequence))
+                }
+                Step::Load => {
+                    *state = load(&self.0.store).await?;
+                    append.loaded(&state)
+                }
+                Step::Appended(sequence) => {
+                    snapshot::take_if_due(&self.0.store, &mut state).await;
+                    return Ok((sequence, state.clone()));
+                }
+                Step::Lost => {
+                    return Err(PipelineError::restart(
+                        "this process slept while the ledger went on so far that it cannot tell what became of its record",
+                    ));
+                }
+                Step::Refused(refusal) => return Err(refused(refusal)),
+            };
+        }
+    }
+
+    /// Creates a record.
+    async fn create(&self, sequence: u64, bytes: Bytes) -> Result<Answer, PipelineError> {
+        Ok(match self.0.store.create(&record_path(&self.0.store, sequence), bytes).await? {
+            Created::New => Answer::New,
+            Created::Exists => Answer::Exists,
+            Created::Unknown(error) => {
+                tracing::warn!(error = %error.full_message(), sequence, "a ledger record got no answer: looking for it");
+                Answer::Unknown
+            }
+        })
+    }
+}
+
+/// How the message of a refused record begins.
+pub const REFUSED: &str = "the ledger refuses the record";
+
+/// A refusal as a failure of the lane.
+fn refused(refusal: Refusal) -> PipelineError {
+    PipelineError::restart(REFUSED).because(refusal)
+}
+
+/// Where a record lies.
+fn record_path(store: &Store, sequence: u64) -> Path {
+    store.own_name(&format!("ledger/{sequence:020}.json"))
+}
+
+/// The record of a sequence; `None` where there is none.
+async fn read_record(store: &Store, sequence: u64) -> Result<Option<Record>, PipelineError> {
+    let path = record_path(store, sequence);
+    store.read(&path).await?.map(|bytes| Record::parse(&path, &bytes)).transpose()
+}
+
+/// Reads the newest snapshot and every record behind it.
+async fn load(store: &Store) -> Result<State, PipelineError> {
+    for _ in 0..LOAD_TRIES {
+        if let Some(state) = load_once(store).await? {
+            return Ok(state);
+        }
+    }
+    Err(PipelineError::retry("the ledger changes faster than it can be read"))
+}
+
+/// The same, once; `None` when a snapshot was made meanwhile.
+async fn load_once(store: &Store) -> Result<Option<State>, PipelineError> {
+    let mut state = snapshot::newest(store).await?.unwrap_or_default();
+    while let Some(record) = read_record(store, state.next).await? {
+        let path = record_path(store, state.next);
+        state.apply(&record).map_err(|refusal| record::damaged(&path).because(refusal))?;
+    }
+    // The end, unless records were deleted under our hands or one is missing in the middle.
+    let newer = snapshot::list(store).await?.last().is_some_and(|sequence| *sequence > state.next);
+    if newer {
+        return Ok(None);
+    }
+    let folder = store.own_name("ledger");
+    let later = store
+        .list(&folder)
+        .await?
+        .into_iter()
+        .find(|(path, _)| *path > record_path(store, state.next) && path.parts_count() == folder.parts_count() + 1);
+    match later {
+        Some((path, _)) if read_record(store, state.next).await?.is_none() => {
+            Err(record::damaged(&path).because(format!("{} is missing before it", record_path(store, state.next))))
+        }
+        Some(_) => Ok(None),
+        None => Ok(Some(state)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! What the records of a ledger add up to. Pure: no I/O, no clock.
+//!
+//! Comes in: records in the order of their sequence. Goes out: for each source partition its owner and the next offset to
+//! read; the commits whose files are not known to be visible; and whether a writer may append what it wants to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Action, Partition, Range, Record, RecordedFile};
+
+/// The sum of all records below `next`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Sequence of the next record.
+    pub next: u64,
+    /// Every partition that a record has named.
+    #[serde(with = "as_list")]
+    pub partitions: BTreeMap<Partition, Position>,
+    /// Commits whose files are not known to be visible, by sequence.
+    pub pending: BTreeMap<u64, Pending>,
+    /// The nonces of the last records, by sequence.
+    pub recent: BTreeMap<u64, String>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Who may commit it; nobody after a release.
+    pub owner: Option<String>,
+    /// The next offset to read; unknown before the first commit.
+    pub next_offset: Option<i64>,
+}
+
+/// A commit whose files are not known to be visible.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What it covers.
+    pub ranges: Vec<Range>,
+    /// Its files.
+    pub files: Vec<RecordedFile>,
+}
+
+/// Why a record may not be appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another writer has claimed a partition meanwhile.
+    #[error("{topic}[{partition}] was claimed by another writer ({owner}): this one is fenced off")]
+    Fenced {
+        /// Topic of the partition.
+        topic: String,
+        /// Its number.
+        partition: i32,
+        /// Who owns it now, or `nobody`.
+        owner: String,
+    },
+    /// The range begins before what is committed already.
+    #[error(
+        "{topic}[{partition}]: offsets {from}..{to} are to be committed, but everything below {next_offset} is already"
+    )]
+    Behind {
+        /// Topic of the partition.
+        topic: String,
+        /// Its number.
+        partition: i32,
+        /// First offset.
+        from: i64,
+        /// Next offset.
+        to: i64,
+        /// What is committed.
+        next_offset: i64,
+    },
+    /// There is no such commit, or its files are visible.
+    #[error("commit {0} is not waiting for files")]
+    NotPending(u64),
+}
+
+impl State {
+    /// Whether a writer may append an action after all records so far.
+    pub fn allows(&self, writer: &str, action: &Action) -> Result<(), Refusal> {
+        match action {
+            Action::Claim { .. } => Ok(()),
+            Action::Commit { ranges, .. } => ranges.iter().try_for_each(|range| {
+                self.owned(writer, &range.topic, range.partition)?;
+                self.follows(range)
+            }),
+            // The first partition speaks for the commit, so that two who own parts of it do not both write it again.
+            Action::Repair { sequence, .. } => {
+                let pending = self.pending.get(sequence).ok_or(Refusal::NotPending(*sequence))?;
+                let first = pending.ranges.first().ok_or(Refusal::NotPending(*sequence))?;
+                self.owned(writer, &first.topic, first.partition)
+            }
+            Action::Release { partitions, .. } => {
+                partitions.iter().try_for_each(|partition| self.owned(writer, &partition.topic, partition.partition))
+            }
+        }
+    }
+
+    /// Whether a partition is a writer's.
+    fn owned(&self, writer: &str, topic: &str, partition: i32) -> Result<(), Refusal> {
+        let key = Partition { topic: topic.to_owned(), partition };
+        let owner = self.partitions.get(&key).and_then(|position| position.owner.as_deref());
+        if owner == Some(writer) {
+            return Ok(());
+        }
+        Err(Refusal::Fenced { topic: key.topic, partition, owner: owner.unwrap_or("nobody").to_owned() })
+    }
+
+    /// Whether a range lies behind what is committed.
+    fn follows(&self, range: &Range) -> Result<(), Refusal> {
+        let Range { topic, partition, from, to } = range;
+        let key = Partition { topic: topic.clone(), partition: *partition };
+        match self.partitions.get(&key).and_then(|position| position.next_offset) {
+            Some(next_offset) if *from < next_offset => {
+                Err(Refusal::Behind { topic: key.topic, partition: *partition, from: *from, to: *to, next_offset })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the next record. It was allowed when it was appended; one that was not is a damaged ledger.
+    pub fn apply(&mut self, record: &Record) -> Result<(), Refusal> {
+        self.allows(&record.writer, &record.action)?;
+        match &record.action {
+            Action::Claim { partitions } => {
+                for partition in partitions {
+                    self.partitions.entry(partition.clone()).or_default().owner = Some(record.writer.clone());
+                }
+            }
+            Action::Commit { ranges, files, published } => {
+                for Range { topic, partition, to, .. } in ranges {
+                    let key = Partition { topic: topic.clone(), partition: *partition };
+                    self.partitions.entry(key).or_default().next_offset = Some(*to);
+                }
+                if !files.is_empty() {
+                    self.pending.insert(self.next, Pending { ranges: ranges.clone(), files: files.clone() });
+                }
+                self.forget(published);
+            }
+            Action::Repair { sequence, file } => {
+                if let Some(pending) = self.pending.get_mut(sequence)
+                    && let Some(old) = pending.files.iter_mut().find(|old| old.path == file.path)
+                {
+                    old.clone_from(file);
+                }
+            }
+            Action::Release { partitions, published } => {
+                for partition in partitions {
+                    self.partitions.entry(partition.clone()).or_default().owner = None;
+                }
+                self.forget(published);
+            }
+        }
+        self.recent.insert(self.next, record.nonce.clone());
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The sequence of a record, if it is one of the last.
+    #[must_use]
+    pub fn sequence_of(&self, nonce: &str) -> Option<u64> {
+        self.recent.iter().find(|(_, known)| *known == nonce).map(|(sequence, _)| *sequence)
+    }
+
+    /// Whether the nonces from a sequence on are all remembered.
+    #[must_use]
+    pub fn remembers(&self, sequence: u64) -> bool {
+        sequence >= self.next || self.recent.first_key_value().is_some_and(|(first, _)| *first <= sequence)
+    }
+
+    /// Forgets all nonces but those of the last so many records.
+    pub fn forget_nonces(&mut self, keep: u64) {
+        self.recent = self.recent.split_off(&self.next.saturating_sub(keep));
+    }
+
+    /// These commits are visible.
+    fn forget(&mut self, published: &[u64]) {
+        for sequence in published {
+            self.pending.remove(sequence);
+        }
+    }
+
+    /// Commits of which a file may not be visible yet and that cover one of these partitions.
+    #[must_use]
+    pub fn pending_of(&self, partitions: &[Partition]) -> Vec<(u64, Pending)> {
+        let covers = |pending: &Pending| {
+            pending.ranges.iter().any(|range| {
+                partitions
+                    .iter()
+                    .any(|partition| partition.topic == range.topic && partition.partition == range.partition)
+            })
+        };
+        let found = self.pending.iter().filter(|(_, pending)| covers(pending));
+        found.map(|(sequence, pending)| (*sequence, pending.clone())).collect()
+    }
+}
+
+/// JSON has no maps with such keys: a list of pairs.
+mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{Partition, Position};
+
+    /// As pairs.
+    pub(super) fn serialize<S: Serializer>(
+        partitions: &BTreeMap<Partition, Position>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(partitions)
+    }
+
+    /// From pairs.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Partition, Position>, D::Error> {
+        Ok(Vec::<(Partition, Position)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}

@@ -1,0 +1,166 @@
+//! What a lane does when it claims partitions: finishes what others committed and did not make visible.
+//!
+//! Comes in: partitions. Goes out: where each goes on, once every committed file of them is visible. A file whose staged
+//! bytes are gone (an upload that a bucket's rule has aborted) is a [`LostFile`]: the pipeline writes it again from the
+//! recorded offsets, and hands it back to be recorded and published.
+
+use super::{
+    BTreeMap, CheckpointDelta, Ledger, LedgerWriter, Mutex, PipelineError, PoisonError, Published, RecordedFile,
+    SourcePartition, StagedFile, Store,
+    ledger::{record::Range, state::Pending},
+};
+use crate::{batch::DeadLetter, store::Path};
+
+impl LedgerWriter {
+    /// A writer of its own for one lane, from now until it ends or begins anew.
+    #[must_use]
+    pub fn new(ledger: Ledger) -> Self {
+        let writer = uuid::Uuid::now_v7().to_string().into();
+        Self { ledger, writer, published: std::sync::Arc::new(Mutex::default()) }
+    }
+
+    /// Appends a commit.
+    pub(super) async fn commit(&self, delta: &CheckpointDelta, files: Vec<RecordedFile>) -> Result<u64, PipelineError> {
+        let published = std::mem::take(&mut *self.published());
+        let appended = self.ledger.commit(&self.writer, delta, files, published.clone()).await;
+        if appended.is_err() {
+            // Told again with the next record; twice does no harm.
+            self.published().extend(published);
+        }
+        appended
+    }
+
+    /// All files of a commit are visible; the next record says so.
+    pub(super) fn has_published(&self, sequence: u64) {
+        self.published().push(sequence);
+    }
+
+    /// Gives partitions back.
+    pub async fn release(&self, partitions: &[SourcePartition]) -> Result<(), PipelineError> {
+        let published = std::mem::take(&mut *self.published());
+        self.ledger.release(&self.writer, partitions, published).await
+    }
+
+    /// A lock that a panic elsewhere does not break.
+    fn published(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A committed file that is not visible and whose staged bytes are gone.
+#[derive(Clone, Debug)]
+pub struct LostFile {
+    /// The commit.
+    sequence: u64,
+    /// Where it is to be visible.
+    pub path: Path,
+    /// What to read to write it once more.
+    pub sources: CheckpointDelta,
+    /// Rows that it had.
+    pub rows: u64,
+}
+
+impl LostFile {
+    /// Whether it holds dead letters and no rows.
+    #[must_use]
+    pub fn is_dead_letters(&self) -> bool {
+        self.path.as_ref().starts_with("_fs_data_sink/")
+    }
+}
+
+/// Claims partitions of one lane.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The lane's hold on the ledger.
+    writer: LedgerWriter,
+    /// Where the files are.
+    store: Store,
+}
+
+impl Recovery {
+    /// For a lane.
+    #[must_use]
+    pub fn new(writer: LedgerWriter, store: Store) -> Self {
+        Self { writer, store }
+    }
+
+    /// Claims partitions and publishes what is pending of them: where each goes on, and the files that were lost.
+    pub async fn claim(
+        &self,
+        partitions: &[SourcePartition],
+    ) -> Result<(BTreeMap<SourcePartition, i64>, Vec<LostFile>), PipelineError> {
+        let claimed = self.writer.ledger.claim(&self.writer.writer, partitions).await?;
+        super::fail_point::pass("claimed");
+        let mut lost = Vec::new();
+        for (sequence, pending) in claimed.pending {
+            let files = pending.files.len();
+            let gone = self.publish(sequence, pending).await?;
+            if gone.is_empty() {
+                self.writer.has_published(sequence);
+            }
+            tracing::info!(
+                sequence,
+                files,
+                lost = gone.len(),
+                "a commit that was not known to be visible was published"
+            );
+            lost.extend(gone);
+        }
+        Ok((claimed.positions, lost))
+    }
+
+    /// Publishes the files of a commit; those that are lost.
+    async fn publish(&self, sequence: u64, pending: Pending) -> Result<Vec<LostFile>, PipelineError> {
+        let mut lost = Vec::new();
+        for RecordedFile { path, bytes, rows, staged, sources } in pending.files {
+            let file = StagedFile::recorded(&path, bytes, &staged)
+                .ok_or_else(|| PipelineError::stop(format!("the ledger names a file {path:?}, which is no path")))?;
+            if self.store.publish_recorded(&file).await? == Published::Lost {
+                lost.push(LostFile { sequence, path: file.path, sources: delta_of(&sources)?, rows });
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Stages dead letters once more that were lost.
+    pub async fn stage_dead_letters(
+        &self,
+        lost: &LostFile,
+        letters: &[DeadLetter],
+    ) -> Result<StagedFile, PipelineError> {
+        let mut staging = self.store.stage_durably(lost.path.clone());
+        staging.write(super::dead_letter::encode(letters)?.unwrap_or_default()).await?;
+        staging.finish().await
+    }
+
+    /// A lost file was staged again: records and publishes it.
+    pub async fn restore(&self, lost: &LostFile, file: &StagedFile, rows: u64) -> Result<(), PipelineError> {
+        let staged = super::Staged { file: file.clone(), rows, sources: lost.sources.clone() };
+        self.writer.ledger.repair(&self.writer.writer, lost.sequence, staged.recorded()?).await?;
+        super::fail_point::pass("repaired");
+        match self.store.publish_recorded(file).await? {
+            Published::Visible => Ok(()),
+            Published::Lost => Err(PipelineError::restart(format!("{} was lost once more", file.path))),
+        }
+    }
+
+    /// All lost files of a commit were restored.
+    pub fn has_restored(&self, lost: &[LostFile]) {
+        let mut sequences: Vec<_> = lost.iter().map(|file| file.sequence).collect();
+        sequences.dedup();
+        for sequence in sequences {
+            self.writer.has_published(sequence);
+        }
+    }
+}
+
+/// Recorded ranges as a delta.
+fn delta_of(ranges: &[Range]) -> Result<CheckpointDelta, PipelineError> {
+    let mut delta = CheckpointDelta::default();
+    for range in ranges {
+        delta
+            .extend(&range.source(), range.from, range.to)
+            .map_err(|error| PipelineError::stop("the ledger names overlapping offsets of a file").because(error))?;
+    }
+    Ok(delta)
+}

@@ -1,0 +1,525 @@
+//! The ledger's protocol under a scheduler that does its worst, with a seed.
+//!
+//! Three slots run writers over three partitions of numbered records. Each step the scheduler picks a slot and lets it do
+//! one request, which may fail before or after it was carried out, get no answer, or be carried out much later, also after
+//! its writer is gone. Writers claim each other's partitions, sleep and go on (zombies), crash anywhere; uploads expire;
+//! snapshots are taken and old records deleted behind them, or only some of them. What decides is the code that runs
+//! (`commit/ledger/{state,append}.rs`); what is modelled is the store and the lane around it.
+//!
+//! After every step: no record is in two visible files, and no file is replaced. After a last recovery: every record is in
+//! exactly one. `FS_DATA_SINK_LEDGER_SCHEDULES` sets how many schedules, `FS_DATA_SINK_LEDGER_SEED` replays one.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: a panic is its way to fail"
+)]
+#![expect(clippy::print_stdout, reason = "says how many schedules it tried")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fs_data_sink::{
+    commit::ledger::{
+        append::{Answer, Append, Step},
+        record::{Action, Partition, Range, Record, RecordedFile, VERSION},
+        state::{Pending, State},
+    },
+    store::StagedAt,
+};
+
+/// Schedules of one run of the test suite.
+const SCHEDULES: u64 = 1_000_000;
+
+/// Writers at a time.
+const SLOTS: usize = 3;
+
+/// Source partitions.
+const PARTITIONS: i32 = 3;
+
+/// Records in each.
+const RECORDS: i64 = 5;
+
+/// Steps before the last recovery.
+const STEPS: usize = 60;
+
+/// Records from snapshot to snapshot.
+const SNAPSHOT_EVERY: u64 = 4;
+
+/// Nonces that a snapshot remembers: few, so that writers sleep longer than that.
+const NONCES: u64 = 5;
+
+/// A generator of numbers that is cheap and the same everywhere (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self((seed ^ 0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9) | 1)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % end
+    }
+
+    fn one_in(&mut self, number: u64) -> bool {
+        self.below(number) == 0
+    }
+}
+
+/// A row of the input.
+type Row = (i32, i64);
+
+/// An upload of the store.
+struct Upload {
+    path: String,
+    rows: Vec<Row>,
+    is_open: bool,
+}
+
+/// A request that is carried out later, or never.
+enum Delayed {
+    Create(u64, Record),
+    Complete(usize),
+}
+
+/// The store, and what must hold of it.
+#[derive(Default)]
+struct World {
+    records: BTreeMap<u64, Record>,
+    snapshots: Vec<State>,
+    uploads: Vec<Upload>,
+    visible: HashMap<String, usize>,
+    rows: HashMap<Row, usize>,
+    delayed: Vec<Delayed>,
+    names: u64,
+}
+
+impl World {
+    fn name(&mut self, prefix: &str) -> String {
+        self.names += 1;
+        format!("{prefix}{}", self.names)
+    }
+
+    fn load(&self) -> State {
+        let mut state = self.snapshots.last().cloned().unwrap_or_default();
+        while let Some(record) = self.records.get(&state.next) {
+            state.apply(record).expect("a record that was appended was allowed");
+        }
+        state
+    }
+
+    fn create(&mut self, sequence: u64, record: &Record) -> Answer {
+        if self.records.contains_key(&sequence) {
+            return Answer::Exists;
+        }
+        self.records.insert(sequence, record.clone());
+        Answer::New
+    }
+
+    fn stage(&mut self, path: String, rows: Vec<Row>) -> RecordedFile {
+        let id = self.uploads.len();
+        let sources = ranges_of(&rows);
+        let (bytes, count) = (id as u64, rows.len() as u64);
+        self.uploads.push(Upload { path: path.clone(), rows, is_open: true });
+        let staged = StagedAt::Upload { id: id.to_string(), parts: Vec::new() };
+        RecordedFile { path, bytes, rows: count, staged, sources }
+    }
+
+    /// Completes an upload; whether its file is visible then.
+    fn complete(&mut self, id: usize) -> bool {
+        let upload = &mut self.uploads[id];
+        if !upload.is_open {
+            return self.visible.contains_key(&upload.path);
+        }
+        upload.is_open = false;
+        let before = self.visible.insert(upload.path.clone(), id);
+        assert!(before.is_none(), "{} was replaced", upload.path);
+        for row in &upload.rows {
+            let before = self.rows.insert(*row, id);
+            assert!(before.is_none(), "the record {row:?} is visible twice");
+        }
+        true
+    }
+
+    /// Takes a snapshot and deletes the records behind the one before it, or some of them.
+    fn snapshot(&mut self, state: &State, dice: &mut Dice) {
+        let known = self.snapshots.last().map_or(0, |snapshot| snapshot.next);
+        if known >= state.next {
+            return;
+        }
+        self.snapshots.push(state.clone());
+        for sequence in 0..state.next.saturating_sub(SNAPSHOT_EVERY) {
+            if dice.one_in(8) {
+                continue;
+            }
+            self.records.remove(&sequence);
+        }
+    }
+}
+
+/// Rows as ranges; the rows of a partition follow each other.
+fn ranges_of(rows: &[Row]) -> Vec<Range> {
+    let mut ranges: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
+    for (partition, offset) in rows {
+        let range = ranges.entry(*partition).or_insert((*offset, *offset + 1));
+        range.1 = range.1.max(offset + 1);
+    }
+    ranges.into_iter().map(|(partition, (from, to))| Range { topic: "t".to_owned(), partition, from, to }).collect()
+}
+
+/// The rows of ranges: what reading the source again gives.
+fn rows_of(ranges: &[Range]) -> Vec<Row> {
+    ranges.iter().flat_map(|range| (range.from..range.to).map(|offset| (range.partition, offset))).collect()
+}
+
+fn partition(number: i32) -> Partition {
+    Partition { topic: "t".to_owned(), partition: number }
+}
+
+/// What a writer does once its record is in the ledger.
+enum Then {
+    Claimed(Vec<Partition>),
+    Committed,
+    Repaired(RecordedFile),
+    Released,
+}
+
+/// What a writer is at.
+enum Phase {
+    Load,
+    Ready,
+    Append(Box<(Append, Step)>, Then, Vec<usize>),
+    /// Commits to publish: sequence and files; those that are left.
+    Publish(Vec<(u64, Pending)>),
+}
+
+/// A lane of a process.
+struct Writer {
+    id: String,
+    state: State,
+    phase: Phase,
+    /// Commits that wait while a lost file is restored.
+    waiting: Vec<(u64, Pending)>,
+    owned: BTreeMap<i32, i64>,
+    published: Vec<u64>,
+    /// The last recovery: nothing fails any more.
+    is_last: bool,
+}
+
+impl Writer {
+    fn new(world: &mut World) -> Self {
+        Self {
+            id: world.name("w"),
+            state: State::default(),
+            phase: Phase::Load,
+            waiting: Vec::new(),
+            owned: BTreeMap::new(),
+            published: Vec::new(),
+            is_last: false,
+        }
+    }
+
+    fn append(&mut self, world: &mut World, action: Action, then: Then, uploads: Vec<usize>) {
+        let record =
+            Record { version: VERSION, writer: self.id.clone(), nonce: world.name("n"), time: String::new(), action };
+        let started = Append::start(record, &self.state);
+        self.phase = Phase::Append(Box::new(started), then, uploads);
+    }
+
+    /// Does one thing; `false` when the writer has to begin anew.
+    fn step(&mut self, world: &mut World, dice: &mut Dice) -> bool {
+        match std::mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Load => {
+                self.state = world.load();
+                true
+            }
+            Phase::Ready => {
+                self.choose(world, dice);
+                true
+            }
+            Phase::Append(append, then, uploads) => self.go_on(world, dice, *append, then, uploads),
+            Phase::Publish(commits) => self.publish(world, dice, commits),
+        }
+    }
+
+    /// Claims, commits or releases.
+    fn choose(&mut self, world: &mut World, dice: &mut Dice) {
+        let todo: Vec<(i32, i64)> =
+            self.owned.iter().map(|(number, next)| (*number, *next)).filter(|(_, next)| *next < RECORDS).collect();
+        if self.owned.is_empty() || dice.one_in(6) {
+            let all = self.is_last || dice.one_in(3);
+            let numbers: Vec<_> = (0..PARTITIONS).filter(|_| all || dice.one_in(2)).collect();
+            let partitions: Vec<_> = numbers.into_iter().map(partition).collect();
+            self.append(world, Action::Claim { partitions: partitions.clone() }, Then::Claimed(partitions), Vec::new());
+        } else if todo.is_empty() || (!self.is_last && dice.one_in(12)) {
+            let partitions = self.owned.keys().map(|number| partition(*number)).collect();
+            let published = std::mem::take(&mut self.published);
+            self.append(world, Action::Release { partitions, published }, Then::Released, Vec::new());
+        } else {
+            self.commit(world, dice, &todo);
+        }
+    }
+
+    /// Stages some records and commits them; one file a partition, or one for all.
+    fn commit(&mut self, world: &mut World, dice: &mut Dice, todo: &[(i32, i64)]) {
+        let mut groups: Vec<Vec<Row>> = Vec::new();
+        let together = dice.one_in(2);
+        for (number, next) in todo {
+            let to = (next + 1 + i64::try_from(dice.below(2)).unwrap()).min(RECORDS);
+            let rows = (*next..to).map(|offset| (*number, offset));
+            match groups.first_mut() {
+                Some(first) if together => first.extend(rows),
+                _ => groups.push(rows.collect()),
+            }
+        }
+        let ranges = groups.iter().flat_map(|rows| ranges_of(rows)).collect();
+        let files: Vec<_> = groups
+            .into_iter()
+            .map(|rows| {
+                let path = world.name("f");
+                world.stage(path, rows)
+            })
+            .collect();
+        let uploads = files.iter().map(upload_of).collect();
+        let published = std::mem::take(&mut self.published);
+        self.append(world, Action::Commit { ranges, files, published }, Then::Committed, uploads);
+    }
+
+    /// One request of an append.
+    fn go_on(
+        &mut self,
+        world: &mut World,
+        dice: &mut Dice,
+        (mut append, step): (Append, Step),
+        then: Then,
+        uploads: Vec<usize>,
+    ) -> bool {
+        let state = &mut self.state;
+        let next = match step {
+            Step::Create(sequence) => {
+                let answer = match dice.below(if self.is_last { 1 } else { 10 }) {
+                    0..6 => world.create(sequence, append.record()),
+                    6 => {
+                        world.create(sequence, append.record());
+                        Answer::Unknown
+                    }
+                    7 => {
+                        world.delayed.push(Delayed::Create(sequence, append.record().clone()));
+                        Answer::Unknown
+                    }
+                    _ => Answer::Unknown,
+                };
+                append.created(state, answer)
+            }
+            Step::Read(sequence) => append.was_read(state, world.records.get(&sequence)),
+            Step::Look(sequence) => {
+                append.looked(state, world.snapshots.last().is_some_and(|snapshot| snapshot.next > sequence))
+            }
+            Step::Load => {
+                *state = world.load();
+                append.loaded(state)
+            }
+            Step::Lost => return false,
+            Step::Refused(_) => {
+                for id in uploads {
+                    world.uploads[id].is_open = false;
+                }
+                return false;
+            }
+            Step::Appended(sequence) => {
+                if state.next.is_multiple_of(SNAPSHOT_EVERY) {
+                    state.forget_nonces(NONCES);
+                    let state = state.clone();
+                    world.snapshot(&state, dice);
+                }
+                self.appended(sequence, then, &append.record().action);
+                return true;
+            }
+        };
+        self.phase = Phase::Append(Box::new((append, next)), then, uploads);
+        true
+    }
+
+    /// The record is in the ledger.
+    fn appended(&mut self, sequence: u64, then: Then, action: &Action) {
+        match then {
+            Then::Claimed(partitions) => {
+                for claimed in &partitions {
+                    let next = self.state.partitions.get(claimed).and_then(|position| position.next_offset);
+                    self.owned.insert(claimed.partition, next.unwrap_or(0));
+                }
+                self.phase = Phase::Publish(self.state.pending_of(&partitions));
+            }
+            Then::Committed => {
+                let Action::Commit { ranges, files, .. } = action else { panic!("not a commit") };
+                for range in ranges {
+                    self.owned.insert(range.partition, range.to);
+                }
+                let pending = Pending { ranges: ranges.clone(), files: files.clone() };
+                self.phase = Phase::Publish(vec![(sequence, pending)]);
+            }
+            Then::Repaired(file) => {
+                let mut commits = std::mem::take(&mut self.waiting);
+                commits[0].1.files.insert(0, file);
+                self.phase = Phase::Publish(commits);
+            }
+            Then::Released => self.owned.clear(),
+        }
+    }
+
+    /// Publishes one file.
+    fn publish(&mut self, world: &mut World, dice: &mut Dice, mut commits: Vec<(u64, Pending)>) -> bool {
+        let Some((sequence, pending)) = commits.first_mut() else { return true };
+        let Some(file) = pending.files.first().cloned() else {
+            self.published.push(*sequence);
+            commits.remove(0);
+            self.phase = Phase::Publish(commits);
+            return true;
+        };
+        let upload = upload_of(&file);
+        match dice.below(if self.is_last { 1 } else { 8 }) {
+            0..5 => {
+                pending.files.remove(0);
+                if !world.complete(upload) {
+                    return self.repair(world, commits, &file);
+                }
+            }
+            // Carried out, and no answer.
+            5 => _ = world.complete(upload),
+            6 => world.delayed.push(Delayed::Complete(upload)),
+            _ => {}
+        }
+        self.phase = Phase::Publish(commits);
+        true
+    }
+
+    /// Writes a lost file once more.
+    fn repair(&mut self, world: &mut World, commits: Vec<(u64, Pending)>, lost: &RecordedFile) -> bool {
+        let sequence = commits[0].0;
+        let file = world.stage(lost.path.clone(), rows_of(&lost.sources));
+        let upload = upload_of(&file);
+        self.waiting = commits;
+        self.append(world, Action::Repair { sequence, file: file.clone() }, Then::Repaired(file), vec![upload]);
+        true
+    }
+}
+
+fn upload_of(file: &RecordedFile) -> usize {
+    match &file.staged {
+        StagedAt::Upload { id, .. } => id.parse().unwrap(),
+        StagedAt::File(path) => panic!("{path} is no upload"),
+    }
+}
+
+/// Carries out a delayed request, if there is one.
+fn carry_out(world: &mut World, dice: &mut Dice) {
+    if world.delayed.is_empty() {
+        return;
+    }
+    let at = usize::try_from(dice.below(world.delayed.len() as u64)).unwrap();
+    match world.delayed.swap_remove(at) {
+        Delayed::Create(sequence, record) => _ = world.create(sequence, &record),
+        Delayed::Complete(id) => _ = world.complete(id),
+    }
+}
+
+/// An upload that was never completed expires.
+fn expire(world: &mut World, dice: &mut Dice) {
+    let open: Vec<usize> = (0..world.uploads.len()).filter(|id| world.uploads[*id].is_open).collect();
+    if !open.is_empty() {
+        let id = open[usize::try_from(dice.below(open.len() as u64)).unwrap()];
+        world.uploads[id].is_open = false;
+    }
+}
+
+/// One schedule.
+fn run(seed: u64) {
+    let (mut dice, mut world) = (Dice::new(seed), World::default());
+    let mut writers: Vec<Writer> = (0..SLOTS).map(|_| Writer::new(&mut world)).collect();
+    for _ in 0..STEPS {
+        let slot = usize::try_from(dice.below(SLOTS as u64)).unwrap();
+        match dice.below(40) {
+            0 => writers[slot] = Writer::new(&mut world),
+            1 => expire(&mut world, &mut dice),
+            2 | 3 => carry_out(&mut world, &mut dice),
+            _ => {
+                if !writers[slot].step(&mut world, &mut dice) {
+                    writers[slot] = Writer::new(&mut world);
+                }
+            }
+        }
+    }
+    let mut last = Writer::new(&mut world);
+    last.is_last = true;
+    for _ in 0..400 {
+        assert!(last.step(&mut world, &mut dice), "the last writer was refused");
+        if matches!(last.phase, Phase::Ready)
+            && last.owned.len() == 3
+            && last.owned.values().all(|next| *next == RECORDS)
+        {
+            break;
+        }
+    }
+    // What wakes up afterwards changes nothing any more.
+    for writer in &mut writers {
+        for _ in 0..10 {
+            if !writer.is_asleep() && !writer.step(&mut world, &mut dice) {
+                break;
+            }
+        }
+    }
+    while !world.delayed.is_empty() {
+        carry_out(&mut world, &mut dice);
+    }
+    check(&world, &last);
+}
+
+impl Writer {
+    /// Whether it would begin something new, which is not what the end of a schedule is about.
+    fn is_asleep(&self) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Load) || matches!(&self.phase, Phase::Append(_, Then::Claimed(_), _))
+    }
+}
+
+/// Every record is in exactly one visible file, and the ledger knows each of those files.
+fn check(world: &World, last: &Writer) {
+    let all: BTreeSet<Row> =
+        (0..PARTITIONS).flat_map(|number| (0..RECORDS).map(move |offset| (number, offset))).collect();
+    let visible: BTreeSet<Row> = world.rows.keys().copied().collect();
+    assert_eq!(visible, all, "records are missing");
+    let positions = last.state.partitions.values().map(|position| position.next_offset);
+    assert!(positions.into_iter().all(|next| next == Some(RECORDS)), "a position is behind");
+}
+
+/// Runs schedules on all cores; the seed of the first that fails.
+fn find_failure(first: u64, count: u64) -> Option<u64> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let workers: Vec<_> = (0..cores)
+        .map(|core| {
+            std::thread::spawn(move || {
+                (first + core..first + count)
+                    .step_by(usize::try_from(cores).unwrap())
+                    .find(|seed| std::panic::catch_unwind(|| run(*seed)).is_err())
+            })
+        })
+        .collect();
+    workers.into_iter().filter_map(|worker| worker.join().unwrap()).min()
+}
+
+#[test]
+fn no_schedule_doubles_or_loses_a_record() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("FS_DATA_SINK_LEDGER_SEED") {
+        return run(seed);
+    }
+    let schedules = number("FS_DATA_SINK_LEDGER_SCHEDULES").unwrap_or(SCHEDULES);
+    let began = std::time::Instant::now();
+    let failure = find_failure(1, schedules);
+    println!("{schedules} schedules in {:.1} s", began.elapsed().as_secs_f64());
+    if let Some(seed) = failure {
+        panic!("schedule {seed} fails; FS_DATA_SINK_LEDGER_SEED={seed} replays it");
+    }
+}
