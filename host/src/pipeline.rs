@@ -151,7 +151,7 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
     let batches_left = Arc::new(AtomicI64::new(
         config.run.batches_max.and_then(|batches| i64::try_from(batches).ok()).unwrap_or(i64::MAX),
     ));
-    let stop = runtime.stop.child_token();
+    let (stop, moves) = (runtime.stop.child_token(), Arc::default());
     let mut running = JoinSet::new();
     for lane in 0..lanes {
         let context = LaneContext {
@@ -162,6 +162,7 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
             budget: shared.budget.clone(),
             metrics: shared.metrics.clone(),
             batches_left: Arc::clone(&batches_left),
+            moves: Arc::clone(&moves),
         };
         running.spawn_on(run_lane(shared.clone(), context, stop.clone()), &runtime.compute);
     }

@@ -358,6 +358,7 @@ mod tests {
             budget: MemoryBudget::new(1 << 20),
             metrics: Metrics::detached(),
             batches_left: Arc::new(AtomicI64::new(batches)),
+            moves: Arc::default(),
         }
     }
 

@@ -12,7 +12,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -50,12 +54,51 @@ pub struct LaneContext {
     pub metrics: Metrics,
     /// Batches that may still be sent, over all lanes (`--max-batches`).
     pub batches_left: Arc<AtomicI64>,
+    /// What the lanes of a pipeline tell each other about partitions on the move.
+    pub moves: Arc<Moves>,
+}
+
+/// Partitions on the move between the lanes of a pipeline. A lane that has read all it has does not end (`--until-end`)
+/// while another one still gives partitions away, which may take as long as a commit: somebody has to take them.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// Lanes that are giving partitions away.
+    giving: AtomicUsize,
+    /// When partitions last came to a lane or had gone from it.
+    last: Mutex<Option<Instant>>,
+}
+
+impl Moves {
+    /// A lane begins to give partitions away.
+    fn begin(&self) {
+        self.giving.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It has given them away.
+    fn end(&self) {
+        self.note();
+        self.giving.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Partitions came or went.
+    fn note(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// For how long nothing has moved; `None` while something does.
+    fn quiet_for(&self) -> Option<Duration> {
+        if self.giving.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(last.map_or(Duration::MAX, |last| last.elapsed()))
+    }
 }
 
 impl LaneContext {
     /// Takes one of the batches that may still be sent; `false` when there is none left.
     fn take_batch(&self) -> bool {
-        self.batches_left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0
+        self.batches_left.fetch_sub(1, Ordering::Relaxed) > 0
     }
 }
 
@@ -175,5 +218,20 @@ pub fn lane_count(config: &SourceConfig, requested: Option<usize>) -> usize {
     match &config.kind {
         SourceKind::Kafka(_) => wanted,
         SourceKind::File(files) => file::list(files).map_or(1, |files| wanted.min(files.len().max(1))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_quiet_while_a_lane_gives_partitions_away() {
+        let moves = Moves::default();
+        assert_eq!(moves.quiet_for(), Some(Duration::MAX));
+        moves.begin();
+        assert_eq!(moves.quiet_for(), None);
+        moves.end();
+        assert!(moves.quiet_for().is_some_and(|quiet| quiet < Duration::from_secs(60)));
     }
 }

@@ -385,7 +385,9 @@ impl ConsumerContext for Member {
             let error = KafkaError::Rebalance(event.into());
             tracing::warn!(%error, "Kafka: a rebalance failed; librdkafka tries again");
         } else if !partitions.is_empty() {
+            self.group.context.moves.begin();
             self.group.give_away(partitions, consumer.assignment_lost());
+            self.group.context.moves.end();
         }
         let done = match (is_assignment, is_cooperative) {
             (true, true) => consumer.incremental_assign(list),
@@ -419,6 +421,7 @@ impl Member {
             group.stop();
         }
         lock(&group.owned).extend(partitions);
+        group.context.moves.note();
         let mut assigned_at = lock(&group.assigned_at);
         *assigned_at = Some((Instant::now(), assigned_at.map_or(0, |(_, before)| before + 1)));
     }

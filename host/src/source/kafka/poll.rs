@@ -382,8 +382,9 @@ impl Poller {
         // or one that has seen the group change, waits until it is quiet. What is given up later than that comes back
         // to a member that is still there.
         self.group.assigned_for().is_some_and(|(time, changes)| {
-            let quiet = if owned.is_empty() || changes > 0 { QUIET } else { Duration::ZERO };
-            time >= quiet && self.ends.are_reached(owned.iter())
+            let is_settled = !owned.is_empty() && changes == 0;
+            let is_quiet = time >= QUIET && self.context.moves.quiet_for().is_some_and(|quiet| quiet >= QUIET);
+            (is_settled || is_quiet) && self.ends.are_reached(owned.iter())
         })
     }
 }

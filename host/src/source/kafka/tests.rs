@@ -43,6 +43,11 @@ fn produce(servers: &str, records: usize) {
 
 /// A lane that reads to the end, or for ever.
 fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
+    start_beside(servers, lane, until_end, Arc::default())
+}
+
+/// The same, beside other lanes of one pipeline.
+fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::Moves>) -> SourceStream {
     let kafka = KafkaConfig {
         bootstrap_servers: vec![servers.to_owned()],
         topics: vec!["orders".to_owned()],
@@ -73,6 +78,7 @@ fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
         budget: MemoryBudget::new(64 << 20),
         metrics: Metrics::detached(),
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
+        moves,
     };
     source::start(&config, context).unwrap()
 }
@@ -178,6 +184,31 @@ async fn partitions_move_after_a_commit() {
     found.extend(more);
     found.extend(rest);
     assert_eq!(found.len(), 1_000);
+}
+
+/// Scenario: a second lane joins to read to the end, and the first one takes longer to commit what it gives away than a
+/// lane without partitions usually waits.
+/// Guarantees: the second lane waits all the same, and reads what it is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_waits_for_partitions_that_another_gives_away_slowly() {
+    let cluster = cluster(1_000);
+    let (servers, moves) = (cluster.bootstrap_servers(), Arc::<source::Moves>::default());
+    let mut first = start_beside(&servers, 0, false, Arc::clone(&moves));
+    read(&mut first, 1_000).await;
+    produce(&servers, 400);
+    let mut second = start_beside(&servers, 1, true, moves);
+    let slow = tokio::spawn(async move {
+        while let Some(event) = first.events.recv().await {
+            if let SourceEvent::Revoked { release, .. } = event {
+                tokio::time::sleep(Duration::from_secs(8)).await;
+                let _ = release.send(());
+            }
+        }
+    });
+    let found = read(&mut second, usize::MAX).await;
+    slow.abort();
+    second.control.close().await;
+    assert_eq!(found.len(), 200, "two of four partitions, and nothing of them was committed");
 }
 
 /// Guarantees: a cluster that is not there and a topic that is not there are named.
