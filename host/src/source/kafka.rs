@@ -117,8 +117,10 @@ impl KafkaControl {
 
     /// Leaves the group, so that the others need not wait for the session to expire; gives up after a while.
     pub(super) async fn close(self) {
-        // A commit that failed in a rebalance succeeds once the poll thread has carried the rebalance out.
-        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        // A commit that failed in a rebalance succeeds once the poll thread has carried the rebalance out. Where a ledger is the
+        // truth, it is not worth waiting for.
+        let patience = if self.group.has_ledger() { Duration::ZERO } else { LEAVE_TIMEOUT };
+        let deadline = Instant::now() + patience;
         while !self.group.owed.is_empty() && Instant::now() < deadline {
             tokio::time::sleep(COMMIT_PAUSE).await;
         }

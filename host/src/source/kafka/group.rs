@@ -125,6 +125,11 @@ impl Group {
         lock(&self.seen)
     }
 
+    /// Whether a ledger says what is committed, so that the group's offsets are a hint for others.
+    pub(super) fn has_ledger(&self) -> bool {
+        self.context.run.delivery == Delivery::ExactlyOnce
+    }
+
     /// Asks the poll thread to stop reading.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
@@ -243,7 +248,7 @@ impl Group {
 
     /// Partitions come: where the lane says that they begin. `None` when it could not say; the source has failed then.
     fn begin_of(&self, partitions: &[SourcePartition]) -> Option<BTreeMap<SourcePartition, i64>> {
-        if self.context.run.delivery != Delivery::ExactlyOnce || partitions.is_empty() || self.is_closed() {
+        if !self.has_ledger() || partitions.is_empty() || self.is_closed() {
             return Some(BTreeMap::new());
         }
         let deadline = Instant::now() + CLAIM_WAIT;
@@ -301,7 +306,7 @@ impl Group {
         let mut owned = lock(&self.owned);
         owned.retain(|owned| !partitions.contains(owned));
         let forgotten = self.owed.forget(partitions);
-        if forgotten > 0 {
+        if forgotten > 0 && !self.has_ledger() {
             tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = forgotten,
                 "partitions went before the broker had taken their offsets; their last rows may come twice");
         }
