@@ -9,7 +9,7 @@ export FS_DATA_SINK_CACHE CARGO_TARGET_DIR CARGO_INCREMENTAL
 # other features of what they stand on, and build it again.
 WORKSPACE := --locked --workspace
 
-.PHONY: help demo plugins test check unit e2e bench fmt lint clean
+.PHONY: help demo plugins test check unit e2e soak bench fmt lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -41,6 +41,13 @@ e2e: ## Only the end-to-end tests; `make e2e T=kill` only those of that name
 	tests/setup.sh
 	cargo build $(WORKSPACE) --bins
 	RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 $(T)
+
+# 250 kills for each of S3, local, HDFS by RPC and HDFS by WebHDFS; 68 of them are in `make test`.
+soak: ## Kill the program 1,000 times under exactly once, over S3, local and HDFS: 1 hour
+	tests/setup.sh
+	plugins/build.sh
+	cargo build $(WORKSPACE) --bins
+	FS_DATA_SINK_KILLS=250 RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 kills_double_no_row
 
 bench: plugins ## Measure the release build: decode, Parquet, plugins, and Kafka to S3
 	tests/setup.sh

@@ -2,9 +2,10 @@
 //!
 //! Three slots run writers over three partitions of numbered records. Each step the scheduler picks a slot and lets it do
 //! one request, which may fail before or after it was carried out, get no answer, or be carried out much later, also after
-//! its writer is gone. Writers claim each other's partitions, sleep and go on (zombies), crash anywhere; uploads expire;
-//! snapshots are taken and old records deleted behind them, or only some of them. What decides is the code that runs
-//! (`commit/ledger/{state,append}.rs`); what is modelled is the store and the lane around it.
+//! its writer is gone. Writers claim each other's partitions, sleep and go on (zombies), crash anywhere, or break off an
+//! append and begin anew in the same process with what it knows; uploads expire; snapshots are taken and old records
+//! deleted behind them, or only some of them, also while another one loads the ledger. What decides is the code that runs
+//! (`commit/ledger/{state,append,load}.rs`); what is modelled is the store and the lane around it.
 //!
 //! After every step: no record is in two visible files, and no file is replaced. After a last recovery: every record is in
 //! exactly one. `FS_DATA_SINK_LEDGER_SCHEDULES` sets how many schedules, `FS_DATA_SINK_LEDGER_SEED` replays one.
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use fs_data_sink::{
     commit::ledger::{
         append::{Answer, Append, Step},
+        load::{Load, LoadStep, Loaded},
         record::{Action, Partition, Range, Record, RecordedFile, VERSION},
         state::{Pending, State},
     },
@@ -41,7 +43,7 @@ const PARTITIONS: i32 = 3;
 const RECORDS: i64 = 5;
 
 /// Steps before the last recovery.
-const STEPS: usize = 60;
+const STEPS: usize = 90;
 
 /// Records from snapshot to snapshot.
 const SNAPSHOT_EVERY: u64 = 4;
@@ -103,12 +105,8 @@ impl World {
         format!("{prefix}{}", self.names)
     }
 
-    fn load(&self) -> State {
-        let mut state = self.snapshots.last().cloned().unwrap_or_default();
-        while let Some(record) = self.records.get(&state.next) {
-            state.apply(record).expect("a record that was appended was allowed");
-        }
-        state
+    fn is_beyond(&self, sequence: u64) -> bool {
+        self.snapshots.last().is_some_and(|snapshot| snapshot.next > sequence)
     }
 
     fn create(&mut self, sequence: u64, record: &Record) -> Answer {
@@ -179,6 +177,33 @@ fn partition(number: i32) -> Partition {
     Partition { topic: "t".to_owned(), partition: number }
 }
 
+/// The ledger on its way into memory, a request at a time.
+struct Loading(Load, LoadStep);
+
+impl Loading {
+    fn begin(world: &World) -> Self {
+        let (load, step) = Load::start(world.snapshots.last().cloned());
+        Self(load, step)
+    }
+
+    /// One request; the state once it is loaded.
+    fn step(&mut self, world: &World) -> Option<State> {
+        let base = match self.1 {
+            LoadStep::Read(sequence) => {
+                self.1 = self.0.was_read(world.records.get(&sequence));
+                return None;
+            }
+            LoadStep::Look(base) => base,
+        };
+        match self.0.clone().looked(world.is_beyond(base)) {
+            Loaded::State(state) => return Some(state),
+            Loaded::Again => *self = Self::begin(world),
+            Loaded::Damaged(sequence, misfit) => panic!("record {sequence} does not fit: {misfit}"),
+        }
+        None
+    }
+}
+
 /// What a writer does once its record is in the ledger.
 enum Then {
     Claimed(Vec<Partition>),
@@ -199,7 +224,11 @@ enum Phase {
 /// A lane of a process.
 struct Writer {
     id: String,
+    /// What its process knows of the ledger.
+    known: State,
+    /// The append's own copy.
     state: State,
+    loading: Option<Loading>,
     phase: Phase,
     /// Commits that wait while a lost file is restored.
     waiting: Vec<(u64, Pending)>,
@@ -213,7 +242,9 @@ impl Writer {
     fn new(world: &mut World) -> Self {
         Self {
             id: world.name("w"),
+            known: State::default(),
             state: State::default(),
+            loading: None,
             phase: Phase::Load,
             waiting: Vec::new(),
             owned: BTreeMap::new(),
@@ -222,9 +253,28 @@ impl Writer {
         }
     }
 
+    /// The lane begins anew: a new process, or the same one with what it knows.
+    fn again(&mut self, world: &mut World, dice: &mut Dice) {
+        let known = std::mem::take(&mut self.known);
+        *self = Self::new(world);
+        if dice.one_in(2) {
+            self.known = known;
+            self.phase = Phase::Ready;
+        }
+    }
+
+    /// One request of a load; the state once it is there.
+    fn load(&mut self, world: &World) -> Option<State> {
+        let state = self.loading.get_or_insert_with(|| Loading::begin(world)).step(world)?;
+        self.loading = None;
+        self.known.clone_from(&state);
+        Some(state)
+    }
+
     fn append(&mut self, world: &mut World, action: Action, then: Then, uploads: Vec<usize>) {
         let record =
             Record { version: VERSION, writer: self.id.clone(), nonce: world.name("n"), time: String::new(), action };
+        self.state.clone_from(&self.known);
         let started = Append::start(record, &self.state);
         self.phase = Phase::Append(Box::new(started), then, uploads);
     }
@@ -233,7 +283,9 @@ impl Writer {
     fn step(&mut self, world: &mut World, dice: &mut Dice) -> bool {
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Load => {
-                self.state = world.load();
+                if self.load(world).is_none() {
+                    self.phase = Phase::Load;
+                }
                 true
             }
             Phase::Ready => {
@@ -297,6 +349,10 @@ impl Writer {
         then: Then,
         uploads: Vec<usize>,
     ) -> bool {
+        if !self.is_last && dice.one_in(30) {
+            // The store does not answer for so long that the append is broken off.
+            return false;
+        }
         let state = &mut self.state;
         let next = match step {
             Step::Create(sequence) => {
@@ -315,13 +371,14 @@ impl Writer {
                 append.created(state, answer)
             }
             Step::Read(sequence) => append.was_read(state, world.records.get(&sequence)),
-            Step::Look(sequence) => {
-                append.looked(state, world.snapshots.last().is_some_and(|snapshot| snapshot.next > sequence))
-            }
-            Step::Load => {
-                *state = world.load();
-                append.loaded(state)
-            }
+            Step::Look(base) => append.looked(state, world.is_beyond(base)),
+            Step::Load => match self.load(world) {
+                Some(loaded) => {
+                    self.state = loaded;
+                    append.loaded(&self.state)
+                }
+                None => Step::Load,
+            },
             Step::Lost => return false,
             Step::Refused(_) => {
                 for id in uploads {
@@ -335,6 +392,7 @@ impl Writer {
                     let state = state.clone();
                     world.snapshot(&state, dice);
                 }
+                self.known.clone_from(&self.state);
                 self.appended(sequence, then, &append.record().action);
                 return true;
             }
@@ -439,22 +497,27 @@ fn expire(world: &mut World, dice: &mut Dice) {
 fn run(seed: u64) {
     let (mut dice, mut world) = (Dice::new(seed), World::default());
     let mut writers: Vec<Writer> = (0..SLOTS).map(|_| Writer::new(&mut world)).collect();
+    let mut awake = 0;
     for _ in 0..STEPS {
-        let slot = usize::try_from(dice.below(SLOTS as u64)).unwrap();
+        // Mostly the same one for a while, so that the others sleep long.
+        if dice.one_in(4) {
+            awake = usize::try_from(dice.below(SLOTS as u64)).unwrap();
+        }
+        let slot = awake;
         match dice.below(40) {
             0 => writers[slot] = Writer::new(&mut world),
             1 => expire(&mut world, &mut dice),
             2 | 3 => carry_out(&mut world, &mut dice),
             _ => {
                 if !writers[slot].step(&mut world, &mut dice) {
-                    writers[slot] = Writer::new(&mut world);
+                    writers[slot].again(&mut world, &mut dice);
                 }
             }
         }
     }
     let mut last = Writer::new(&mut world);
     last.is_last = true;
-    for _ in 0..400 {
+    for _ in 0..600 {
         assert!(last.step(&mut world, &mut dice), "the last writer was refused");
         if matches!(last.phase, Phase::Ready)
             && last.owned.len() == 3

@@ -18,13 +18,15 @@ use crate::{
     records::Records,
     services::{
         download,
+        hdfs::{Hdfs, Way, superuser},
         process::{Ended, Process, Signal},
         s3::S3,
     },
 };
 
-/// A reader makes tens of thousands of rows a second; five minutes are far beyond the largest test.
-const READ_LIMIT: std::time::Duration = std::time::Duration::from_mins(5);
+/// A reader makes tens of thousands of rows and some hundred files a second; half an hour is far beyond the largest test,
+/// which is `make soak`.
+const READ_LIMIT: std::time::Duration = std::time::Duration::from_mins(30);
 
 /// How many rows of a difference are shown.
 const SAMPLES_MAX: usize = 3;
@@ -36,6 +38,10 @@ pub enum Lake<'a> {
     Local(&'a Path),
     /// A prefix in a bucket.
     S3(&'a S3, &'a str),
+    /// A folder of HDFS, seen by its REST interface.
+    Hdfs(&'a Hdfs, &'a str),
+    /// The same of a cluster with two namenodes: only for reading at the end, through this REST interface.
+    HdfsAt(&'a str, &'a str),
 }
 
 /// A program that is not ours and reads Parquet.
@@ -153,6 +159,8 @@ impl Lake<'_> {
                     "secret": access.secret, "bucket": access.bucket, "prefix": prefix,
                 })
             }
+            Lake::Hdfs(hdfs, folder) => Lake::HdfsAt(&hdfs.url(Way::Web), folder).to_json(),
+            Lake::HdfsAt(url, folder) => json!({"webhdfs": url, "user": superuser(), "base_path": folder}),
         }
     }
 
@@ -169,6 +177,8 @@ impl Lake<'_> {
                 let strip = |key: String| key.strip_prefix(prefix).map(|rest| rest.trim_start_matches('/').to_owned());
                 Ok(s3.list(prefix)?.into_iter().filter_map(strip).collect())
             }
+            Lake::Hdfs(hdfs, folder) => Ok(hdfs.list(folder)?.into_iter().map(|(name, _)| name).collect()),
+            Lake::HdfsAt(url, _) => anyhow::bail!("nobody lists {url}"),
         }
     }
 
@@ -177,6 +187,8 @@ impl Lake<'_> {
         match self {
             Lake::Local(folder) => fs::read(folder.join(name)).with_context(|| format!("cannot read {name}")),
             Lake::S3(s3, prefix) => s3.get(&format!("{prefix}/{name}")),
+            Lake::Hdfs(hdfs, folder) => hdfs.read(&format!("{folder}/{name}")),
+            Lake::HdfsAt(url, _) => anyhow::bail!("nobody reads {name} at {url} one by one"),
         }
     }
 
@@ -219,10 +231,11 @@ impl Lake<'_> {
         Ok(letters)
     }
 
-    /// Starts a process that lists and opens every Parquet file again and again until it is stopped.
-    pub fn observe(self, scratch: &Path) -> anyhow::Result<Observer> {
+    /// Starts a process that lists and opens every Parquet file again and again until it is stopped; with `once` it also
+    /// looks for records in two files.
+    pub fn observe(self, once: bool, scratch: &Path) -> anyhow::Result<Observer> {
         let log = scratch.join("observer.log");
-        let mut process = python("observer.py", &json!({"lake": self.to_json()}), &log)?;
+        let mut process = python("observer.py", &json!({"lake": self.to_json(), "once": once}), &log)?;
         process.wait_for_text("observing", std::time::Duration::from_mins(1))?;
         Ok(Observer { process })
     }
@@ -236,7 +249,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Ends it: how often it looked, and how many files it opened. Fails if one did not open.
+    /// Ends it: how often it looked, and how many files it opened. Fails if one was wrong.
     pub fn finish(mut self) -> anyhow::Result<(u64, u64)> {
         self.process.ensure_running()?;
         self.process.signal(Signal::Terminate)?;
@@ -245,7 +258,7 @@ impl Observer {
         ensure!(ended == Ended::Code(0), "the observer failed\n{}", self.process.log_tail());
         let summary: Value = serde_json::from_str(output.lines().last().context("the observer said nothing")?)?;
         let failures = summary.get("failures").and_then(Value::as_array).context("no failures")?;
-        ensure!(failures.is_empty(), "files were visible that do not open: {failures:#?}");
+        ensure!(failures.is_empty(), "what was visible was wrong: {failures:#?}");
         let number = |name: &str| summary.get(name).and_then(Value::as_u64).with_context(|| format!("no {name}"));
         Ok((number("looks")?, number("opened")?))
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DONE, FAILED, INTERRUPTED, RunArguments, tell, validate};
 use crate::{
-    config::{Config, PipelineConfig},
+    config::{Config, LISTEN_DEFAULT, PipelineConfig},
     error::PipelineError,
     pipeline::{self, Runtime, Summary, Totals},
     plugin::PluginEngine,
@@ -109,8 +109,14 @@ async fn run_pipelines(
     for pipeline in &config.pipelines {
         health.set_pipeline(&pipeline.name, PipelineState::Starting);
     }
-    if let Some(listen) = config.telemetry.listen {
-        telemetry.serve(listen, health.clone()).await?;
+    if let Some(listen) = config.telemetry.listen
+        && let Err(error) = telemetry.serve(listen, health.clone()).await
+    {
+        // Nobody chose this address: a second process on one machine goes on without its page.
+        if listen != LISTEN_DEFAULT {
+            return Err(error);
+        }
+        tracing::warn!(error = %error.full_message(), "no /metrics, /healthz and /readyz of this process");
     }
     let stop = CancellationToken::new();
     let engine = PluginEngine::new(cache_folder())?;

@@ -149,13 +149,8 @@ impl Committer {
             }
         };
         drop(memory);
-        for Staged { file, .. } in &staged {
-            if self.context.store.publish_recorded(file).await.map_err(restart)? == Published::Lost {
-                return Err(PipelineError::restart(format!("{} was lost between commit and publish", file.path)));
-            }
-            self.context.metrics.file_published(file.bytes);
-            fail_point::pass("published_one");
-        }
+        let files: Vec<_> = staged.iter().map(|staged| self.publish_recorded(&staged.file)).collect();
+        stream::iter(files).buffer_unordered(PUBLISH_CONCURRENCY).try_collect::<()>().await?;
         ledger.has_published(number);
         fail_point::pass("published");
         Ok(Done::new(sequence, delta, &staged, dead_letters.len()))
@@ -194,6 +189,16 @@ impl Committer {
     async fn publish(&self, staged: &[Staged]) -> Result<(), PipelineError> {
         let files: Vec<_> = staged.iter().map(|staged| self.publish_one(&staged.file)).collect();
         stream::iter(files).buffer_unordered(PUBLISH_CONCURRENCY).try_collect::<()>().await
+    }
+
+    /// Makes one file visible that the ledger tells of.
+    async fn publish_recorded(&self, file: &StagedFile) -> Result<(), PipelineError> {
+        if self.context.store.publish_recorded(file).await.map_err(restart)? == Published::Lost {
+            return Err(PipelineError::restart(format!("{} was lost between commit and publish", file.path)));
+        }
+        self.context.metrics.file_published(file.bytes);
+        fail_point::pass("published_one");
+        Ok(())
     }
 
     /// Makes one file visible.

@@ -4,6 +4,8 @@
 //! bytes are gone (an upload that a bucket's rule has aborted) is a [`LostFile`]: the pipeline writes it again from the
 //! recorded offsets, and hands it back to be recorded and published.
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::{
     BTreeMap, CheckpointDelta, Ledger, LedgerWriter, Mutex, PipelineError, PoisonError, Published, RecordedFile,
     SourcePartition, StagedFile, Store,
@@ -111,15 +113,21 @@ impl Recovery {
 
     /// Publishes the files of a commit; those that are lost.
     async fn publish(&self, sequence: u64, pending: Pending) -> Result<Vec<LostFile>, PipelineError> {
-        let mut lost = Vec::new();
-        for RecordedFile { path, bytes, rows, staged, sources } in pending.files {
-            let file = StagedFile::recorded(&path, bytes, &staged)
-                .ok_or_else(|| PipelineError::stop(format!("the ledger names a file {path:?}, which is no path")))?;
-            if self.store.publish_recorded(&file).await? == Published::Lost {
-                lost.push(LostFile { sequence, path: file.path, sources: delta_of(&sources)?, rows });
-            }
-        }
-        Ok(lost)
+        let files = pending.files.into_iter().map(|file| self.publish_one(sequence, file));
+        let files: Vec<_> = files.collect();
+        let lost = stream::iter(files).buffered(super::PUBLISH_CONCURRENCY).try_collect::<Vec<_>>().await?;
+        Ok(lost.into_iter().flatten().collect())
+    }
+
+    /// Publishes a file of a commit; tells of it if it is lost.
+    async fn publish_one(&self, sequence: u64, file: RecordedFile) -> Result<Option<LostFile>, PipelineError> {
+        let RecordedFile { path, bytes, rows, staged, sources } = file;
+        let file = StagedFile::recorded(&path, bytes, &staged)
+            .ok_or_else(|| PipelineError::stop(format!("the ledger names a file {path:?}, which is no path")))?;
+        Ok(match self.store.publish_recorded(&file).await? {
+            Published::Visible => None,
+            Published::Lost => Some(LostFile { sequence, path: file.path, sources: delta_of(&sources)?, rows }),
+        })
     }
 
     /// Stages dead letters once more that were lost.

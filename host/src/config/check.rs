@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    DeadLetterConfig, Delivery, ErrorHandling, LogFormat, PipelineConfig, RunConfig, SourceKind, TelemetryConfig,
+    DeadLetterConfig, Delivery, ErrorHandling, LISTEN_DEFAULT, LogFormat, PipelineConfig, RunConfig, SourceKind,
+    TelemetryConfig,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, count_up_to, http_url, listen_address, log_level, positive_duration, size},
@@ -167,7 +168,7 @@ pub(super) fn telemetry(section: Section<'_>) -> (TelemetryConfig, Option<Place>
         otlp_endpoint: section.get("otlp_endpoint", |text| http_url(text, "http://localhost:4317")),
         trace_enabled: section.get_or("trace_enabled", true, boolean),
         metrics_enabled: section.get_or("metrics_enabled", true, boolean),
-        listen: section.get_or("listen", Some(([127, 0, 0, 1], 9464).into()), listen_address),
+        listen: section.get_or("listen", Some(LISTEN_DEFAULT), listen_address),
     };
     section.finish();
     (config, place)

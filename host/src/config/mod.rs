@@ -3,7 +3,12 @@
 //! Comes in: YAML files, environment variables, `.env`, command-line flags (`config/load.rs`). Goes out: [`Config`],
 //! or every fault at once with its file, line and path (`config/fault.rs`).
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use arrow_schema::Schema;
 
@@ -533,6 +538,9 @@ pub enum DeadLetterConfig {
     None,
 }
 
+/// Where the page is served where nothing is said: the port that OpenTelemetry's exporter for Prometheus has.
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
 /// Logs, metrics and traces of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelemetryConfig {
@@ -551,7 +559,7 @@ pub struct TelemetryConfig {
     /// Whether metrics are pushed.
     pub metrics_enabled: bool,
     /// Address of `/metrics`, `/healthz` and `/readyz`; `None` where switched off.
-    pub listen: Option<std::net::SocketAddr>,
+    pub listen: Option<SocketAddr>,
 }
 
 /// How a log line looks.

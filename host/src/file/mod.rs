@@ -311,11 +311,14 @@ impl Generation {
     fn open(&mut self, dataset: &str, directory: &str, schema: &SchemaRef) -> Result<(), PipelineError> {
         let Some(known) = self.datasets.get_mut(dataset) else { return Ok(()) };
         let number = self.next_file;
+        let batch = self.delta.since(&self.delta_before).of_topic(dataset);
+        let begins_at = batch.iter().next().map(|(source, range)| (source.partition, range.from));
         let name = FileName {
             began: self.began_utc.unwrap_or_default(),
             lane: self.context.lane,
             generation: self.sequence,
             number,
+            begins_at,
             writer: &self.writer_id,
         };
         let path = name.path(&known.folder, directory)?;

@@ -4,17 +4,19 @@
 //! Pure.
 //!
 //! ```text
-//! orders/country=DE/20261123T140512Z-l00-g000012-f00003-9f86d081.parquet
-//!                   |                |   |       |      `- the writer: one lane of one process, random
-//!                   |                |   |       `-------- number of the file in its generation
-//!                   |                |   `---------------- number of the generation in its lane
-//!                   |                `-------------------- lane
-//!                   `------------------------------------- when the generation began, UTC
+//! orders/country=DE/20261123T140512Z-l00-g000012-f00003-p3-o1500-9f86d081.parquet
+//!                   |                |   |       |      |  |     `- the writer: one lane of one process, random
+//!                   |                |   |       |      |  `------- the first offset that it can hold of that partition
+//!                   |                |   |       |      `---------- the first source partition of its first batch
+//!                   |                |   |       `----------------- number of the file in its generation
+//!                   |                |   `------------------------- number of the generation in its lane
+//!                   |                `----------------------------- lane
+//!                   `---------------------------------------------- when the generation began, UTC
 //! ```
 //!
-//! Names of one lane sort in the order in which they are committed. No two processes make the same name. Which
-//! offsets a file holds is only known when it is finished; the file itself tells (`fs_data_sink.source_ranges` in
-//! its metadata).
+//! Names of one lane sort in the order in which they are committed. No two processes make the same name. A store wants
+//! the name before the last row is known, so it tells where a file begins; all partitions and offsets that it covers are
+//! in its metadata (`fs_data_sink.source_ranges`) and in the ledger.
 
 use std::fmt::Write as _;
 
@@ -38,6 +40,8 @@ pub(super) struct FileName<'name> {
     pub(super) generation: u64,
     /// Number of the file in its generation.
     pub(super) number: u32,
+    /// Where it begins: source partition and offset; unknown for rows that come from no record.
+    pub(super) begins_at: Option<(i32, i64)>,
     /// See [`writer_id`].
     pub(super) writer: &'name str,
 }
@@ -45,11 +49,13 @@ pub(super) struct FileName<'name> {
 impl FileName<'_> {
     /// The path from the store's root. `folder` is from [`dataset_folder`], `directory` from the partitioner.
     pub(super) fn path(&self, folder: &str, directory: &str) -> Result<Path, PipelineError> {
-        let Self { began, lane, generation, number, writer } = self;
+        let Self { began, lane, generation, number, begins_at, writer } = self;
         let began = began.format("%Y%m%dT%H%M%SZ");
+        let position = begins_at.map(|(partition, offset)| format!("p{partition}-o{offset}-")).unwrap_or_default();
         let slash = if directory.is_empty() { "" } else { "/" };
-        let path =
-            format!("{folder}/{directory}{slash}{began}-l{lane:02}-g{generation:06}-f{number:05}-{writer}.parquet");
+        let path = format!(
+            "{folder}/{directory}{slash}{began}-l{lane:02}-g{generation:06}-f{number:05}-{position}{writer}.parquet"
+        );
         Path::parse(&path)
             .map_err(|error| PipelineError::stop(format!("`{path}` cannot be a path in the store")).because(error))
     }
@@ -113,17 +119,17 @@ mod tests {
     /// A name with little in it.
     fn name(seconds: i64, generation: u64, number: u32) -> FileName<'static> {
         let began = DateTime::from_timestamp(1_795_443_912 + seconds, 0).unwrap();
-        FileName { began, lane: 0, generation, number, writer: "9f86d081" }
+        FileName { began, lane: 0, generation, number, begins_at: Some((3, 1500)), writer: "9f86d081" }
     }
 
     #[test]
-    fn a_name_tells_time_lane_generation_and_file() {
+    fn a_name_tells_time_lane_generation_file_partition_and_offset() {
         let path = FileName { lane: 3, ..name(0, 12, 4) }.path("orders", "country=DE/day=2026-11-23").unwrap();
         assert_eq!(
             path.as_ref(),
-            "orders/country=DE/day=2026-11-23/20261123T142512Z-l03-g000012-f00004-9f86d081.parquet"
+            "orders/country=DE/day=2026-11-23/20261123T142512Z-l03-g000012-f00004-p3-o1500-9f86d081.parquet"
         );
-        let path = name(0, 0, 0).path("orders", "").unwrap();
+        let path = FileName { begins_at: None, ..name(0, 0, 0) }.path("orders", "").unwrap();
         assert_eq!(path.as_ref(), "orders/20261123T142512Z-l00-g000000-f00000-9f86d081.parquet");
     }
 

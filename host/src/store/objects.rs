@@ -4,10 +4,10 @@
 //! its way, so the answer has a third value, and the caller reads back what is there.
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
-use super::{Inner, Path, StagedFile, Staging, Store, failure, staging::StagedKind};
+use super::{Inner, Path, StagedFile, Staging, Store, failure, failure::is_not_found, staging::StagedKind};
 use crate::error::{PipelineError, Verdict};
 
 /// What came of creating an object.
@@ -105,6 +105,21 @@ impl Store {
                     Err(Error::NotFound { .. }) => Ok(()),
                     answer => answer,
                 }
+            })
+            .await
+    }
+
+    /// Removes objects, by as few requests as the store allows; that some were gone already is fine.
+    pub async fn remove_all(&self, paths: &[Path]) -> Result<(), PipelineError> {
+        let Some(first) = paths.first() else { return Ok(()) };
+        let targets: Vec<Path> = paths.iter().map(|path| self.full_path(path)).collect();
+        self.0
+            .retry
+            .run("delete", first, || async {
+                let locations = stream::iter(targets.clone()).map(Ok).boxed();
+                let answers = self.0.objects.delete_stream(locations);
+                let failures = answers.filter_map(|answer| async { answer.err().filter(|error| !is_not_found(error)) });
+                std::pin::pin!(failures).next().await.map_or(Ok(()), Err)
             })
             .await
     }

@@ -1,8 +1,9 @@
 //! `make bench`: what the release build costs, measured in one run.
 //!
 //! Web-shop events of about 300 bytes: decoded in this process; from a file to Parquet on disk; the same through the
-//! filter plugin; and from a real Kafka to a real S3 server. Prints records and megabytes per second, CPU seconds per
-//! million records, and peak memory of the process. Reads /proc, so it runs on Linux.
+//! filter plugin; and from a real Kafka to a real S3 server, with a commit a second, at least once and exactly once in
+//! turn. Prints records and megabytes per second, CPU seconds per million records, and peak memory of the process. Reads
+//! /proc, so it runs on Linux.
 //!
 //!   bench [--records N]         2,000,000 by default
 
@@ -42,6 +43,9 @@ const BATCH_ROWS: u64 = 8_192;
 /// Clock ticks of a second in /proc; Linux has had 100 for user programs ever since.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Runs of each kind of delivery, in turn: their medians are compared.
+const ROUNDS: usize = 5;
+
 /// The events: without user agents they are about as long as those that peers were measured with.
 const SHOP: WebShop = WebShop { malformed_every: 0, user_agent: false };
 
@@ -68,10 +72,17 @@ fn main() -> Result<()> {
         let source = format!("{{type: file, paths: ['{}']}}", input.display());
         let sink =
             format!("{{type: local, base_path: '{}'}}", folder.path().join(what.replace([' ', ','], "-")).display());
-        lines.push(run(what, folder.path(), &source, &sink, &plugins)?);
+        lines.push(run(what, folder.path(), &source, &sink, &plugins, "")?);
     }
-    lines.push(kafka_to_s3(records, folder.path())?);
-    print(records, bytes, &lines)
+    let [at_least_once, exactly_once] = kafka_to_s3(records, folder.path())?;
+    let extra_percent = (exactly_once.cpu_seconds / at_least_once.cpu_seconds - 1.0) * 100.0;
+    lines.extend([at_least_once, exactly_once]);
+    print(records, bytes, &lines)?;
+    let text = format!(
+        "exactly once takes {extra_percent:+.1} % CPU against at least once: medians of {ROUNDS} runs each, in turn, a commit a second\n"
+    );
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
 }
 
 /// `--records N`.
@@ -150,8 +161,8 @@ fn filter() -> String {
     )
 }
 
-/// From a topic of four partitions to a bucket.
-fn kafka_to_s3(records: u64, folder: &Path) -> Result<Measured> {
+/// From a topic of four partitions to a bucket, under both kinds of delivery.
+fn kafka_to_s3(records: u64, folder: &Path) -> Result<[Measured; 2]> {
     let (kafka, s3) = (Kafka::given_or_started()?, S3::given_or_started()?);
     let topic = format!("bench-{}", std::process::id());
     kafka.create_topic(&topic, 4)?;
@@ -167,18 +178,40 @@ fn kafka_to_s3(records: u64, folder: &Path) -> Result<Measured> {
         producer.send(&topic, &record)?;
     }
     producer.flush()?;
-    let source =
-        format!("{{type: kafka, bootstrap_servers: ['{}'], topics: [{topic}], group_id: {topic}}}", kafka.bootstrap());
-    run("Kafka, decode, snappy Parquet on S3", folder, &source, &format!("\n{}", s3_sink(s3.access(), &topic)), "")
+    let mut runs = [Vec::new(), Vec::new()];
+    for round in 0..ROUNDS {
+        let kinds = ["at_least_once", "exactly_once"]
+            .into_iter()
+            .zip(["Kafka to S3, at least once", "Kafka to S3, exactly once"]);
+        for ((delivery, what), runs) in kinds.zip(&mut runs) {
+            let name = format!("{topic}-{delivery}-{round}");
+            let source = format!(
+                "{{type: kafka, bootstrap_servers: ['{}'], topics: [{topic}], group_id: {name}}}",
+                kafka.bootstrap()
+            );
+            let sink = format!("\n{}", s3_sink(s3.access(), &name));
+            let pipeline = format!(", commit_interval: 1s, delivery: {delivery}");
+            runs.push(run(what, folder, &source, &sink, "", &pipeline)?);
+        }
+    }
+    let [at_least_once, exactly_once] = runs.map(median);
+    Ok([at_least_once?, exactly_once?])
 }
 
-/// Runs the program to the end of its source.
-fn run(what: &'static str, folder: &Path, source: &str, sink: &str, plugins: &str) -> Result<Measured> {
+/// The run with the median of CPU seconds.
+fn median(mut runs: Vec<Measured>) -> Result<Measured> {
+    runs.sort_by(|one, other| one.cpu_seconds.total_cmp(&other.cpu_seconds));
+    let middle = runs.len() / 2;
+    runs.into_iter().nth(middle).context("no run")
+}
+
+/// Runs the program to the end of its source; `pipeline` are further settings of it.
+fn run(what: &'static str, folder: &Path, source: &str, sink: &str, plugins: &str, pipeline: &str) -> Result<Measured> {
     let file = folder.join("bench.yaml");
     fs::write(
         &file,
         format!(
-            "source: {source}\nsink: {sink}\n{plugins}\npipeline: {{memory: 256MiB}}\ntelemetry: {{listen: none, log_level: ERROR}}\n"
+            "source: {source}\nsink: {sink}\n{plugins}\npipeline: {{memory: 256MiB{pipeline}}}\ntelemetry: {{listen: none, log_level: ERROR}}\n"
         ),
     )?;
     let (cpu_before, began) = (children_cpu_seconds()?, Instant::now());

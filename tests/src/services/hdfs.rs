@@ -41,7 +41,7 @@ const JVM: [&str; 7] = [
 ];
 
 /// A JVM start on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// One request to servers that run.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
@@ -52,6 +52,12 @@ log4j.appender.c=org.apache.log4j.ConsoleAppender
 log4j.appender.c.layout=org.apache.log4j.PatternLayout
 log4j.appender.c.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 ";
+
+/// Main class of the namenode.
+pub(super) const NAMENODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
+
+/// Main class of the datanode.
+pub(super) const DATANODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
 
 /// One of the two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +80,8 @@ impl Daemon {
     /// Its main class.
     fn class(self) -> &'static str {
         match self {
-            Self::NameNode => "org.apache.hadoop.hdfs.server.namenode.NameNode",
-            Self::DataNode => "org.apache.hadoop.hdfs.server.datanode.DataNode",
+            Self::NameNode => NAMENODE,
+            Self::DataNode => DATANODE,
         }
     }
 }
@@ -107,8 +113,12 @@ impl Hdfs {
     pub fn start() -> anyhow::Result<Self> {
         let folder = TestFolder::new("hdfs")?;
         let (rpc_port, web_port) = (free_port()?, free_port()?);
-        settings(folder.path(), rpc_port, web_port)?;
-        let mut format = java(folder.path())?;
+        let own = [
+            ("dfs.namenode.name.dir", at(folder.path(), "names")),
+            ("dfs.namenode.http-address", format!("127.0.0.1:{web_port}")),
+        ];
+        settings(folder.path(), "conf", &format!("hdfs://127.0.0.1:{rpc_port}"), &own)?;
+        let mut format = java(folder.path(), "conf")?;
         format.args([Daemon::NameNode.class(), "-format", "-nonInteractive", "-force"]);
         let mut format = Process::start("HDFS's format tool", format, &folder.path().join("format.log"))?;
         let formatted = format.wait(START_LIMIT)?;
@@ -196,18 +206,22 @@ impl Hdfs {
         for (name, length) in self.list(folder)?.into_iter().filter(|(name, _)| !is_staged(name)) {
             let target = to.join(&name);
             fs::create_dir_all(target.parent().unwrap_or(to))?;
-            let answer = self.ask("GET", &format!("{folder}/{name}"), "OPEN", "")?;
-            // The datanode has the bytes.
-            let location = answer.location.with_context(|| format!("no datanode for {name}: {}", answer.status))?;
-            let (address, path) =
-                location.strip_prefix("http://").and_then(|url| url.split_once('/')).context("no URL")?;
-            let answer = http::ask("GET", address, &format!("/{path}"))?;
-            ensure!(answer.status == 200, "the datanode answers {} to {name}", answer.status);
-            fs::write(&target, &answer.body)?;
+            fs::write(&target, self.read(&format!("{folder}/{name}"))?)?;
             let there = fs::metadata(&target)?.len();
             ensure!(there == length, "{name} has {there} bytes and is listed with {length}");
         }
         Ok(())
+    }
+
+    /// All bytes of a file.
+    pub fn read(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let answer = self.ask("GET", path, "OPEN", "")?;
+        // The datanode has the bytes.
+        let location = answer.location.with_context(|| format!("no datanode for {path}: {}", answer.status))?;
+        let (address, rest) = location.strip_prefix("http://").and_then(|url| url.split_once('/')).context("no URL")?;
+        let answer = http::ask("GET", address, &format!("/{rest}"))?;
+        ensure!(answer.status == 200, "the datanode answers {} to {path}", answer.status);
+        Ok(answer.body)
     }
 
     /// Makes a folder with an owner and rights.
@@ -257,7 +271,7 @@ impl Hdfs {
     /// Starts a process and does not wait for it.
     pub fn launch(&self, daemon: Daemon) -> anyhow::Result<()> {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner).path().to_owned();
-        let mut command = java(&folder)?;
+        let mut command = java(&folder, "conf")?;
         command.arg(daemon.class());
         let log = folder.join(format!("{}.log", daemon.as_str()));
         *self.process(daemon) = Some(Process::start(daemon.as_str(), command, &log)?);
@@ -323,17 +337,17 @@ pub fn store(kind: SinkKind) -> anyhow::Result<Store> {
     Store::open(&sink, "suite", Metrics::detached(), io).map_err(|error| anyhow::anyhow!(error.full_message()))
 }
 
-/// `java` with the settings and the jars.
-fn java(folder: &Path) -> anyhow::Result<Command> {
+/// `java` with the settings of a folder and the jars.
+pub(super) fn java(folder: &Path, conf: &str) -> anyhow::Result<Command> {
     let mut command = Command::new("java");
     let jars = download::hdfs_jars()?;
-    command.args(JVM).arg("-cp").arg(format!("{}:{}/*", folder.join("conf").display(), jars.display()));
+    command.args(JVM).arg("-cp").arg(format!("{}:{}/*", folder.join(conf).display(), jars.display()));
     command.current_dir(folder);
     Ok(command)
 }
 
 /// A file of Hadoop's settings.
-fn site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> {
+fn write_site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> {
     let mut text = "<configuration>\n".to_owned();
     for (name, value) in properties {
         writeln!(text, "<property><name>{name}</name><value>{value}</value></property>")?;
@@ -342,49 +356,50 @@ fn site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Both servers' settings: everything on loopback, fast to notice what goes and what comes.
-fn settings(folder: &Path, rpc_port: u16, web_port: u16) -> anyhow::Result<()> {
-    let conf = folder.join("conf");
+/// A folder of settings: everything on loopback, fast to notice what goes and what comes. `own` are those of this cluster.
+pub(super) fn settings(folder: &Path, conf: &str, default_fs: &str, own: &[(&str, String)]) -> anyhow::Result<()> {
+    let path = folder.join(conf);
     for web in ["hdfs", "datanode", "static", "secondary"] {
         // The servers look for the folders of their pages, which the jars do not have.
-        let inside = conf.join("webapps").join(web).join("WEB-INF");
+        let inside = path.join("webapps").join(web).join("WEB-INF");
         fs::create_dir_all(&inside)?;
         fs::write(inside.join("web.xml"), "<web-app/>")?;
     }
-    fs::write(conf.join("log4j.properties"), LOG_SETTINGS)?;
+    fs::write(path.join("log4j.properties"), LOG_SETTINGS)?;
     let local = |port: u16| format!("127.0.0.1:{port}");
-    let at = |name: &str| format!("file://{}", folder.join(name).display());
     let yes = || "true".to_owned();
-    site(
-        &conf.join("core-site.xml"),
+    write_site(
+        &path.join("core-site.xml"),
         &[
-            ("fs.defaultFS", format!("hdfs://{}", local(rpc_port))),
-            ("hadoop.tmp.dir", folder.join("tmp").display().to_string()),
+            ("fs.defaultFS", default_fs.to_owned()),
+            ("hadoop.tmp.dir", folder.join(format!("tmp-{conf}")).display().to_string()),
         ],
     )?;
-    site(
-        &conf.join("hdfs-site.xml"),
-        &[
-            ("dfs.replication", "1".to_owned()),
-            ("dfs.blocksize", "16777216".to_owned()),
-            ("dfs.permissions.enabled", yes()),
-            ("dfs.namenode.name.dir", at("names")),
-            ("dfs.namenode.http-address", local(web_port)),
-            ("dfs.namenode.rpc-bind-host", "127.0.0.1".to_owned()),
-            ("dfs.namenode.http-bind-host", "127.0.0.1".to_owned()),
-            ("dfs.namenode.safemode.extension", "0".to_owned()),
-            ("dfs.namenode.heartbeat.recheck-interval", "1000".to_owned()),
-            ("dfs.namenode.handler.count", "4".to_owned()),
-            ("dfs.namenode.datanode.registration.ip-hostname-check", "false".to_owned()),
-            ("dfs.heartbeat.interval", "1".to_owned()),
-            ("dfs.client.use.datanode.hostname", yes()),
-            ("dfs.datanode.data.dir", at("blocks")),
-            ("dfs.datanode.address", local(free_port()?)),
-            ("dfs.datanode.http.address", local(free_port()?)),
-            ("dfs.datanode.ipc.address", local(free_port()?)),
-            ("dfs.datanode.hostname", "127.0.0.1".to_owned()),
-            ("dfs.datanode.handler.count", "4".to_owned()),
-            ("dfs.datanode.du.reserved", "0".to_owned()),
-        ],
-    )
+    let mut properties = vec![
+        ("dfs.replication", "1".to_owned()),
+        ("dfs.blocksize", "16777216".to_owned()),
+        ("dfs.permissions.enabled", yes()),
+        ("dfs.namenode.rpc-bind-host", "127.0.0.1".to_owned()),
+        ("dfs.namenode.http-bind-host", "127.0.0.1".to_owned()),
+        ("dfs.namenode.safemode.extension", "0".to_owned()),
+        ("dfs.namenode.heartbeat.recheck-interval", "1000".to_owned()),
+        ("dfs.namenode.handler.count", "4".to_owned()),
+        ("dfs.namenode.datanode.registration.ip-hostname-check", "false".to_owned()),
+        ("dfs.heartbeat.interval", "1".to_owned()),
+        ("dfs.client.use.datanode.hostname", yes()),
+        ("dfs.datanode.data.dir", at(folder, "blocks")),
+        ("dfs.datanode.address", local(free_port()?)),
+        ("dfs.datanode.http.address", local(free_port()?)),
+        ("dfs.datanode.ipc.address", local(free_port()?)),
+        ("dfs.datanode.hostname", "127.0.0.1".to_owned()),
+        ("dfs.datanode.handler.count", "4".to_owned()),
+        ("dfs.datanode.du.reserved", "0".to_owned()),
+    ];
+    properties.extend_from_slice(own);
+    write_site(&path.join("hdfs-site.xml"), &properties)
+}
+
+/// A folder as Hadoop's settings name it.
+pub(super) fn at(folder: &Path, name: &str) -> String {
+    format!("file://{}", folder.join(name).display())
 }

@@ -1,6 +1,6 @@
 //! A real HDFS, both ways into it, and the suite that every store is held against.
 
-use std::{path::Path, sync::LazyLock, thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use fs_data_sink_tests::{
     services::{
         free_port,
         hdfs::{Daemon, Hdfs, Way, is_staged, store, superuser},
+        hdfs_pair::HdfsPair,
         process::{Process, Signal},
         runtime,
         s3::S3Access,
@@ -22,7 +23,7 @@ use fs_data_sink_tests::{
     wait::{self, Look},
 };
 
-use crate::shared::{Feed, LONG, SHORT, ensure_all_there, filled_topic, kafka, s3, scenario, unique};
+use crate::shared::{Feed, LONG, SHORT, ensure_all_there, filled_topic, hdfs, kafka, s3, scenario, unique};
 
 /// How long a server is away.
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -32,12 +33,6 @@ const RATE: u64 = 1_000;
 
 /// Enough for many files in each commit.
 const RECORDS: u64 = 20_000;
-
-/// The cluster of all scenarios that do not stop one.
-fn hdfs() -> anyhow::Result<&'static Hdfs> {
-    static SHARED: LazyLock<anyhow::Result<Hdfs>> = LazyLock::new(Hdfs::start);
-    SHARED.as_ref().map_err(|error| anyhow::anyhow!("no HDFS: {error:#}"))
-}
 
 /// A scenario whose cluster's logs stay when it fails.
 fn with_cluster(
@@ -96,9 +91,7 @@ fn check(
     count: u64,
     undisturbed: bool,
 ) -> anyhow::Result<()> {
-    let copy = scratch.join("copy");
-    hdfs.download(base_path, &copy)?;
-    let seen = Lake::Local(&copy).read(Reader::PyArrow, &["country", "level"], scratch)?;
+    let seen = Lake::Hdfs(hdfs, base_path).read(Reader::PyArrow, &["country", "level"], scratch)?;
     seen.compare(&Expected::of_records(records, count))?.expect_exact()?;
     // What could not be removed during an outage stays in the staging folder until the sweep.
     let is_allowed = |name: &str| is_expected(name) || (!undisturbed && is_staged(name));
@@ -215,6 +208,58 @@ fn hdfs_datanode_goes_away_and_returns_by_rpc() -> anyhow::Result<()> {
 #[test]
 fn hdfs_datanode_goes_away_and_returns_by_web() -> anyhow::Result<()> {
     outage("hdfs-datanode-web", Way::Web, Daemon::DataNode)
+}
+
+/// The active namenode of a name service dies in the middle; after a while the other one takes over.
+fn fail_over(name: &str, way: Way) -> anyhow::Result<()> {
+    let (kafka, mut pair) = (kafka()?, HdfsPair::start()?);
+    let result = scenario(name, |workspace| {
+        let records = Records { seed: 23, topic: unique(name) };
+        kafka.create_topic(&records.topic, PARTITIONS)?;
+        let group = unique("group");
+        let source = kafka_source(kafka.bootstrap(), &records.topic, &group);
+        let sink = match way {
+            Way::Native => {
+                let conf = format!("  hadoop_conf_dir: {}\n", pair.conf_dir().display());
+                hdfs_sink(&pair.native_url(), "/lake", &superuser()) + &conf
+            }
+            Way::Web => hdfs_sink(&pair.web_url(), "/lake", &superuser()),
+        };
+        let configuration = Configuration::new(name, source, sink + PARTITION_BY).with_records_schema_and_plugins();
+        workspace.write("pipeline.yaml", configuration.yaml())?;
+        workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?.expect(0, &[])?;
+        let feed = Feed::start(kafka, &records, 0, RATE)?;
+        let mut process = workspace.start(&["run", "pipeline.yaml"])?;
+        process.wait_for_text("generation committed", SHORT)?;
+        pair.fail_over(Duration::from_secs(5))?;
+        process.ensure_running().context("while there was no namenode")?;
+        let count = feed.finish()?;
+        ensure_all_there(kafka, &records, count)?;
+        kafka.wait_until_committed(&group, &records.topic, LONG).with_context(|| process.log_tail())?;
+        end(process, Signal::Terminate, SHORT)?.expect(0, &[])?;
+        let seen = Lake::HdfsAt(&pair.second_web_url(), "/lake").read(
+            Reader::PyArrow,
+            &["country", "level"],
+            workspace.path(),
+        )?;
+        seen.compare(&Expected::of_records(&records, count))?.expect_exact()?;
+        workspace.run(&["ledger", "verify", "pipeline.yaml"], SHORT)?.expect(0, &["the store is as the ledger says"])
+    });
+    result.map_err(|error| error.context(format!("HDFS's logs: {}", pair.keep_log())))
+}
+
+/// Scenario: the active namenode of a name service dies, and the other one becomes active 5 s later, by RPC.
+/// Guarantees: the run goes on by itself, with every row exactly once; the ledger agrees with the store.
+#[test]
+fn hdfs_fails_over_to_the_other_namenode_by_rpc() -> anyhow::Result<()> {
+    fail_over("hdfs-pair-native", Way::Native)
+}
+
+/// Scenario: the same by WebHDFS.
+/// Guarantees: the same.
+#[test]
+fn hdfs_fails_over_to_the_other_namenode_by_web() -> anyhow::Result<()> {
+    fail_over("hdfs-pair-web", Way::Web)
 }
 
 /// A file of three parts is written; the only datanode is killed after the first, and returns while the second waits.

@@ -1,16 +1,23 @@
-//! `kill -9` again and again.
+//! `kill -9` again and again. `FS_DATA_SINK_KILLS` says how often each pipeline under exactly once is killed (`make soak`).
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use fs_data_sink_tests::{
     lake::{Expected, Lake, Reader},
-    program::{Configuration, Workspace, kafka_source, local_sink, s3_sink},
+    program::{Configuration, Workspace, hdfs_sink, kafka_source, local_sink, s3_sink},
     records::{PARTITIONS, Random, Records},
+    services::{
+        hdfs::{Way, superuser},
+        process::{Ended, Process},
+    },
     wait::{self, Look},
 };
 
-use crate::shared::{Feed, LONG, SHORT, ensure_all_there, kafka, s3, say, scenario, seed, unique};
+use crate::shared::{Feed, LONG, SHORT, ensure_all_there, hdfs, kafka, s3, say, scenario, seed, unique};
 
 /// Records a second: so many that each run has work, so few that the last run is short.
 const RATE: u64 = 4_000;
@@ -20,6 +27,18 @@ const WORK_MS_MAX: u64 = 1_500;
 
 /// A run that is killed blindly lives at most so long: some before they joined the group, some while they join.
 const BLIND_MS_MAX: u64 = 2_500;
+
+/// Moments of a commit at which a process can end.
+const POINTS: [&str; 6] = ["claimed", "staged", "recorded", "published_one", "published", "repaired"];
+
+/// A run that never comes to its moment is killed after so long.
+const POINT_LIMIT: Duration = Duration::from_secs(6);
+
+/// How often a pipeline under exactly once is killed: fewer times in the test suite than where time does not count.
+fn kills(in_suite: u32) -> u32 {
+    let given = std::env::var("FS_DATA_SINK_KILLS").ok().and_then(|kills| kills.parse().ok());
+    given.unwrap_or(in_suite)
+}
 
 /// A pipeline to be killed.
 struct Victim<'a> {
@@ -74,8 +93,10 @@ fn twelve_kills_lose_no_row_on_a_local_folder() -> anyhow::Result<()> {
     })
 }
 
-/// Scenario: a pipeline to S3 under exactly once is killed at 24 random moments while records keep coming.
-/// Guarantees: every row is there exactly once, every file opens at any time, and the ledger agrees with the store.
+/// Scenario: a pipeline to S3 under exactly once is killed at random moments and between the steps of a commit, while
+/// records keep coming.
+/// Guarantees: every row is there exactly once at the end, no row is there twice at any time, every file opens at any time,
+/// and the ledger agrees with the store.
 #[test]
 fn kills_double_no_row_on_s3() -> anyhow::Result<()> {
     scenario("once-s3", |workspace| {
@@ -85,7 +106,7 @@ fn kills_double_no_row_on_s3() -> anyhow::Result<()> {
             lake: Lake::S3(s3()?, &prefix),
             partition_columns: &["country", "level"],
             commit_interval: "500ms",
-            kills: 24,
+            kills: kills(24),
             delivery: "exactly_once",
         };
         survive(workspace, &victim)
@@ -104,15 +125,45 @@ fn kills_double_no_row_on_a_local_folder() -> anyhow::Result<()> {
             lake: Lake::Local(&folder),
             partition_columns: &["level"],
             commit_interval: "50ms",
-            kills: 24,
+            kills: kills(24),
             delivery: "exactly_once",
         };
         survive(workspace, &victim)
     })
 }
 
+/// The same on HDFS.
+fn kills_on_hdfs(name: &str, way: Way, in_suite: u32) -> anyhow::Result<()> {
+    scenario(name, |workspace| {
+        let (hdfs, folder) = (hdfs()?, format!("/lakes/{}", unique("once")));
+        let victim = Victim {
+            sink: hdfs_sink(&hdfs.url(way), &folder, &superuser()),
+            lake: Lake::Hdfs(hdfs, &folder),
+            partition_columns: &["level"],
+            commit_interval: "200ms",
+            kills: kills(in_suite),
+            delivery: "exactly_once",
+        };
+        survive(workspace, &victim)
+    })
+}
+
+/// Scenario: the same on HDFS by RPC.
+/// Guarantees: the same.
+#[test]
+fn kills_double_no_row_on_hdfs_by_rpc() -> anyhow::Result<()> {
+    kills_on_hdfs("once-hdfs-native", Way::Native, 12)
+}
+
+/// Scenario: the same on HDFS by WebHDFS.
+/// Guarantees: the same.
+#[test]
+fn kills_double_no_row_on_hdfs_by_web() -> anyhow::Result<()> {
+    kills_on_hdfs("once-hdfs-web", Way::Web, 8)
+}
+
 /// Kills, starts again, reads to the end, and compares.
-fn survive(workspace: &Workspace, victim: &Victim<'_>) -> anyhow::Result<()> {
+fn survive(workspace: &mut Workspace, victim: &Victim<'_>) -> anyhow::Result<()> {
     let Victim { sink, lake, partition_columns, commit_interval, kills, delivery } = victim;
     let (kafka, seed) = (kafka()?, seed());
     let records = Records { seed, topic: unique("kill") };
@@ -122,19 +173,21 @@ fn survive(workspace: &Workspace, victim: &Victim<'_>) -> anyhow::Result<()> {
     let mut configuration = Configuration::new("kill", source, sink).with_records_schema_and_plugins();
     configuration.pipeline = format!("  commit_interval: {commit_interval}\n  delivery: {delivery}\n");
     workspace.write("pipeline.yaml", configuration.yaml())?;
-    let observer = lake.observe(workspace.path())?;
+    let once = *delivery == "exactly_once";
+    let observer = lake.observe(once, workspace.path())?;
     let feed = Feed::start(kafka, &records, 0, RATE)?;
     let mut random = Random::new(seed);
     for kill in 0..*kills {
-        live_and_die(workspace, *lake, &mut random).with_context(|| format!("seed {seed}, run {kill}"))?;
+        live_and_die(workspace, *lake, once, &mut random).with_context(|| format!("seed {seed}, run {kill}"))?;
     }
+    workspace.set("FS_DATA_SINK_FAIL_POINT", "none");
     let count = feed.finish()?;
     ensure_all_there(kafka, &records, count)?;
     workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
     let (looks, opened) = observer.finish()?;
     let seen = lake.read(Reader::PyArrow, partition_columns, workspace.path())?;
     let difference = seen.compare(&Expected::of_records(&records, count))?;
-    if *delivery == "exactly_once" {
+    if once {
         difference.expect_exact().with_context(|| format!("seed {seed}"))?;
         workspace
             .run(&["ledger", "verify", "pipeline.yaml"], SHORT)?
@@ -150,23 +203,49 @@ fn survive(workspace: &Workspace, victim: &Victim<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One run: one in four is killed wherever it is, the others once they have written files.
-fn live_and_die(workspace: &Workspace, lake: Lake<'_>, random: &mut Random) -> anyhow::Result<()> {
+/// One run: one in four is killed wherever it is; under exactly once another one in four ends between two steps of a
+/// commit; the others are killed once they have written files.
+fn live_and_die(workspace: &mut Workspace, lake: Lake<'_>, once: bool, random: &mut Random) -> anyhow::Result<()> {
+    let way = random.below(4);
+    let at_point = once && way == 1;
+    let point = POINTS.get(usize::try_from(random.below(POINTS.len() as u64))?).filter(|_| at_point);
+    let point = point.map_or_else(|| "none".to_owned(), |point| format!("{point}:{}", 1 + random.below(8)));
+    workspace.set("FS_DATA_SINK_FAIL_POINT", &point);
     let before = lake.parquet_files()?.len();
     let mut process = workspace.start(&["run", "pipeline.yaml"])?;
-    let life_ms = if random.once_in(4) {
-        random.below(BLIND_MS_MAX)
-    } else {
-        let working = wait::until("the first files of a run", SHORT, || {
-            process.ensure_running()?;
-            let files = lake.parquet_files()?.len();
-            Ok(Look::when(files > before, format!("{files} files")))
-        });
-        working.with_context(|| process.log_tail())?;
-        random.below(WORK_MS_MAX)
+    let life_ms = match way {
+        0 => random.below(BLIND_MS_MAX),
+        1 if once => return die_at_point(process),
+        _ => {
+            let working = wait::until("the first files of a run", SHORT, || {
+                process.ensure_running()?;
+                let files = lake.parquet_files()?.len();
+                Ok(Look::when(files > before, format!("{files} files")))
+            });
+            working.with_context(|| process.log_tail())?;
+            random.below(WORK_MS_MAX)
+        }
     };
     thread::sleep(Duration::from_millis(life_ms));
     process.ensure_running()?;
+    process.kill()?;
+    Ok(())
+}
+
+/// Waits until a process has ended at its moment; one that does not come there is killed.
+fn die_at_point(mut process: Process) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < POINT_LIMIT {
+        if let Some(ended) = process.ended()? {
+            anyhow::ensure!(
+                ended == Ended::Code(86),
+                "{ended:?} instead of an end between two steps\n{}",
+                process.log_tail()
+            );
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
     process.kill()?;
     Ok(())
 }

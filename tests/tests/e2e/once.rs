@@ -6,14 +6,17 @@ use std::{collections::BTreeSet, thread, time::Duration};
 use anyhow::{Context as _, ensure};
 use fs_data_sink_tests::{
     lake::{Expected, Lake, Reader},
-    program::{Configuration, PARTITION_BY, Workspace, end, kafka_source, local_sink, s3_sink},
+    program::{Configuration, PARTITION_BY, Workspace, end, hdfs_sink, kafka_source, local_sink, s3_sink},
     records::{PARTITIONS, Records},
-    services::process::{Ended, Signal},
+    services::{
+        hdfs::{Way, superuser},
+        process::{Ended, Signal},
+    },
     wait::{self, Look},
 };
 use serde_json::Value;
 
-use crate::shared::{Feed, LONG, SHORT, ensure_all_there, filled_topic, kafka, s3, scenario, unique};
+use crate::shared::{Feed, LONG, SHORT, ensure_all_there, filled_topic, hdfs, kafka, s3, scenario, unique};
 
 /// Exit code of a process that ended at a fail point.
 const FAIL_POINT: Ended = Ended::Code(86);
@@ -86,6 +89,17 @@ fn a_crash_between_any_two_steps_on_a_local_folder() -> anyhow::Result<()> {
         let folder = workspace.path().join("lake");
         std::fs::create_dir_all(&folder)?;
         crash_at_every_point(workspace, local_sink(&folder), Lake::Local(&folder))
+    })
+}
+
+/// Scenario: the process ends between every two steps of a commit to HDFS, by RPC.
+/// Guarantees: the same.
+#[test]
+fn a_crash_between_any_two_steps_on_hdfs() -> anyhow::Result<()> {
+    scenario("points-hdfs", |workspace| {
+        let (hdfs, folder) = (hdfs()?, format!("/lakes/{}", unique("points")));
+        let sink = hdfs_sink(&hdfs.url(Way::Native), &folder, &superuser());
+        crash_at_every_point(workspace, sink, Lake::Hdfs(hdfs, &folder))
     })
 }
 

@@ -15,6 +15,7 @@ use fs_data_sink_tests::{
     program::Workspace,
     records::{PARTITIONS, Records},
     services::{
+        hdfs::Hdfs,
         kafka::{Kafka, Producer},
         s3::S3,
     },
@@ -36,6 +37,12 @@ pub(crate) fn kafka() -> anyhow::Result<&'static Kafka> {
 pub(crate) fn s3() -> anyhow::Result<&'static S3> {
     static SHARED: LazyLock<anyhow::Result<S3>> = LazyLock::new(S3::given_or_started);
     SHARED.as_ref().map_err(|error| anyhow::anyhow!("no S3 server: {error:#}"))
+}
+
+/// The HDFS of all scenarios that do not stop one.
+pub(crate) fn hdfs() -> anyhow::Result<&'static Hdfs> {
+    static SHARED: LazyLock<anyhow::Result<Hdfs>> = LazyLock::new(Hdfs::start);
+    SHARED.as_ref().map_err(|error| anyhow::anyhow!("no HDFS: {error:#}"))
 }
 
 /// Runs a scenario in a folder that stays, with the servers' logs, when it fails.

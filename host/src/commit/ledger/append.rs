@@ -2,20 +2,24 @@
 //! (`tests/ledger_model.rs`) drives the very code that runs.
 //!
 //! ```text
-//! Create N --new-------> Look for a snapshot beyond N --none--> appended at N
+//! Create N --new-------> Look for a snapshot beyond the base --none--> appended at N
 //!    |                                       `--------there-> Load the state anew
 //!    |--exists, no answer--> Read N --mine---> Look
-//!    |                         |----foreign--> apply it, then Create N+1, unless it refuses me
-//!    |                         `----nothing--> no answer before: Create N again; else Load the state anew
+//!    |                         |----foreign--> add it, then Create N+1; if it speaks against mine: Load
+//!    |                         `----nothing--> no answer before: Create N again; else Load
 //! Load --the state has my record--> appended
-//!    |---it surely has not--------> Create at its end
+//!    |---it surely has not--------> Create at its end, or refused
 //!    `---nobody can tell----------> Lost: drop everything, claim anew
 //! ```
 //!
-//! The look for a snapshot is what keeps out a writer that slept while the others went so far that its next record was
-//! written and, behind a snapshot, deleted: a record is deleted only when a snapshot beyond it is there, and the newest
-//! snapshot is never deleted. So a record that was created while there is no snapshot beyond it is the only one that ever
-//! had its number. Whoever finds a snapshot beyond its own record asks the state, which remembers the last nonces.
+//! The base is the sequence that the state had when it was last known to be the ledger's: at the start of the append or
+//! after a load. The look for a snapshot beyond it is what keeps out a writer that slept while the others went so far
+//! that records were deleted behind a snapshot, so that a number could be taken twice: a record is deleted only when a
+//! snapshot beyond it is there, and the newest snapshot is never deleted. While there is no snapshot beyond the base, no
+//! record from the base on was ever deleted, so each that was read or created is the only one that ever had its number.
+//! Until then the records read on the way are hearsay: the state with them is the append's own copy, and neither success
+//! nor refusal follows from it. Whoever finds a snapshot beyond the base asks a loaded state, which remembers the last
+//! nonces.
 
 use super::{
     record::Record,
@@ -61,14 +65,16 @@ pub struct Append {
     is_unknown: bool,
     /// The first sequence at which a create may have succeeded.
     tried_at: Option<u64>,
+    /// Up to here the state is known to be the ledger's.
+    base: u64,
 }
 
 impl Append {
-    /// Begins: the first step.
+    /// Begins, from a state that is known to be the ledger's: the first step.
     #[must_use]
     pub fn start(record: Record, state: &State) -> (Self, Step) {
         let step = create_or_refuse(&record, state);
-        (Self { record, is_unknown: false, tried_at: None }, step)
+        (Self { record, is_unknown: false, tried_at: None, base: state.next }, step)
     }
 
     /// The record to create.
@@ -84,7 +90,7 @@ impl Append {
             self.tried_at.get_or_insert(state.next);
         }
         match answer {
-            Answer::New => Step::Look(state.next),
+            Answer::New => Step::Look(self.base),
             Answer::Exists | Answer::Unknown => Step::Read(state.next),
         }
     }
@@ -92,18 +98,21 @@ impl Append {
     /// The record at the next sequence was read; `None`: there is none.
     pub fn was_read(&mut self, state: &mut State, found: Option<&Record>) -> Step {
         match found {
-            Some(found) if found.nonce == self.record.nonce => Step::Look(state.next),
-            Some(foreign) => match state.apply(foreign) {
-                Ok(()) => create_or_refuse(&self.record, state),
-                Err(refusal) => Step::Refused(refusal),
-            },
+            Some(found) if found.nonce == self.record.nonce => Step::Look(self.base),
+            // What speaks against us, or does not fit, may be a sleeper's record that never counted.
+            Some(foreign) => {
+                match state.apply(foreign).and_then(|()| state.allows(&self.record.writer, &self.record.action)) {
+                    Ok(()) => Step::Create(state.next),
+                    Err(_) => Step::Load,
+                }
+            }
             None if self.is_unknown => Step::Create(state.next),
             // It was there and is gone: deleted behind a snapshot.
             None => Step::Load,
         }
     }
 
-    /// It is known whether there is a snapshot beyond our record.
+    /// It is known whether there is a snapshot beyond the base.
     pub fn looked(&mut self, state: &mut State, is_beyond: bool) -> Step {
         if is_beyond {
             return Step::Load;
@@ -117,6 +126,7 @@ impl Append {
 
     /// The state was loaded anew.
     pub fn loaded(&mut self, state: &State) -> Step {
+        self.base = state.next;
         if let Some(sequence) = state.sequence_of(&self.record.nonce) {
             return Step::Appended(sequence);
         }

@@ -77,7 +77,7 @@ pub async fn show(store: &Store) -> Result<Report, PipelineError> {
     let state = load(store).await?;
     let files = known_files(store, &state).await?;
     let mut records = Vec::new();
-    for sequence in first_record(store).await?..state.next {
+    for sequence in snapshot::first_record(store).await?..state.next {
         if let Some(record) = read_record(store, sequence).await? {
             records.push(report(sequence, &record));
         }
@@ -144,7 +144,7 @@ fn has_suffix(path: &str, suffix: &str) -> bool {
 async fn ranges(store: &Store, state: &State) -> Result<Vec<String>, PipelineError> {
     let mut next: BTreeMap<(String, i32), i64> = BTreeMap::new();
     let mut gaps = Vec::new();
-    for sequence in first_record(store).await?..state.next {
+    for sequence in snapshot::first_record(store).await?..state.next {
         let Some(record) = read_record(store, sequence).await? else { continue };
         let Action::Commit { ranges, .. } = record.action else { continue };
         for record::Range { topic, partition, from, to } in ranges {
@@ -173,11 +173,6 @@ async fn known_files(store: &Store, state: &State) -> Result<BTreeMap<String, Kn
         known.insert(path.clone(), Known { bytes: *bytes, rows: *rows });
     }
     Ok(known)
-}
-
-/// The first record that is still there behind the oldest snapshot that is.
-async fn first_record(store: &Store) -> Result<u64, PipelineError> {
-    Ok(snapshot::list(store).await?.first().map_or(0, |sequence| sequence.saturating_sub(snapshot::EVERY)))
 }
 
 /// A record in words.

@@ -28,12 +28,15 @@ use crate::{
 
 pub mod append;
 pub mod audit;
+pub mod load;
 pub mod record;
 mod snapshot;
 pub mod state;
 
 use append::{Answer, Append, Step};
+use load::{Load, LoadStep, Loaded};
 use record::{Action, Partition, Range, Record, RecordedFile, VERSION};
+use snapshot::Seen;
 use state::{Pending, Refusal, State};
 
 /// Times that a load starts over, since a snapshot was made and records were deleted while it read.
@@ -54,8 +57,18 @@ pub struct Ledger(Arc<Inner>);
 struct Inner {
     /// Where it lies.
     store: Store,
-    /// What is known of it. Locked during an append, so that the lanes of a process queue up instead of racing.
-    state: Mutex<State>,
+    /// What is known of it, and known to be so. Locked during an append, so that the lanes of a process queue up instead of
+    /// racing.
+    known: Mutex<Known>,
+}
+
+/// What one process knows of a ledger.
+#[derive(Debug, Default)]
+struct Known {
+    /// The sum of all records, as far as they are known.
+    state: State,
+    /// The last records, for the list of their files.
+    seen: Seen,
 }
 
 /// What a claim found.
@@ -71,18 +84,18 @@ impl Ledger {
     /// Reads the ledger of a store's pipeline; an empty one where there is none.
     pub async fn open(store: Store) -> Result<Self, PipelineError> {
         let state = load(&store).await?;
-        Ok(Self(Arc::new(Inner { store, state: Mutex::new(state) })))
+        Ok(Self(Arc::new(Inner { store, known: Mutex::new(Known { state, seen: Seen::default() }) })))
     }
 
     /// What is known of the ledger now.
     pub async fn state(&self) -> State {
-        self.0.state.lock().await.clone()
+        self.0.known.lock().await.state.clone()
     }
 
     /// The files of every commit that is not known to be visible, where they are staged.
     pub async fn staged(&self) -> Vec<StagedFile> {
-        let state = self.0.state.lock().await;
-        let files = state.pending.values().flat_map(|pending| &pending.files);
+        let known = self.0.known.lock().await;
+        let files = known.state.pending.values().flat_map(|pending| &pending.files);
         files.filter_map(|file| StagedFile::recorded(&file.path, file.bytes, &file.staged)).collect()
     }
 
@@ -138,7 +151,9 @@ impl Ledger {
 
     /// Appends a record, whatever others append meanwhile; its sequence, and the state with it.
     async fn append(&self, writer: &str, action: Action) -> Result<(u64, State), PipelineError> {
-        let mut state = self.0.state.lock().await;
+        let mut known = self.0.known.lock().await;
+        // What is read on the way counts only once the append is through: see `append.rs`.
+        let (mut state, mut seen) = (known.state.clone(), Seen::default());
         let record = Record {
             version: VERSION,
             writer: writer.to_owned(),
@@ -166,19 +181,28 @@ impl Ledger {
                 }
                 Step::Read(sequence) => {
                     let found = read_record(&self.0.store, sequence).await?;
+                    if let Some(found) = &found {
+                        seen.note(sequence, &found.action);
+                    }
                     append.was_read(&mut state, found.as_ref())
                 }
-                Step::Look(sequence) => {
-                    let newest = snapshot::list(&self.0.store).await?.last().copied();
-                    append.looked(&mut state, newest.is_some_and(|newest| newest > sequence))
+                Step::Look(base) => {
+                    let is_beyond = is_beyond(&self.0.store, base).await?;
+                    append.looked(&mut state, is_beyond)
                 }
                 Step::Load => {
-                    *state = load(&self.0.store).await?;
+                    state = load(&self.0.store).await?;
+                    known.state.clone_from(&state);
+                    known.seen.clear();
+                    seen.clear();
                     append.loaded(&state)
                 }
                 Step::Appended(sequence) => {
-                    snapshot::take_if_due(&self.0.store, &mut state).await;
-                    return Ok((sequence, state.clone()));
+                    seen.note(sequence, &append.record().action);
+                    known.seen.extend(seen, state.next);
+                    snapshot::take_if_due(&self.0.store, &mut state, &known.seen).await;
+                    known.state.clone_from(&state);
+                    return Ok((sequence, state));
                 }
                 Step::Lost => {
                     return Err(PipelineError::restart(
@@ -234,28 +258,36 @@ async fn load(store: &Store) -> Result<State, PipelineError> {
 
 /// The same, once; `None` when a snapshot was made meanwhile.
 async fn load_once(store: &Store) -> Result<Option<State>, PipelineError> {
-    let mut state = snapshot::newest(store).await?.unwrap_or_default();
-    while let Some(record) = read_record(store, state.next).await? {
-        let path = record_path(store, state.next);
-        state.apply(&record).map_err(|refusal| record::damaged(&path).because(refusal))?;
+    let (mut loading, mut step) = Load::start(snapshot::newest(store).await?);
+    let loaded = loop {
+        step = match step {
+            LoadStep::Read(sequence) => loading.was_read(read_record(store, sequence).await?.as_ref()),
+            LoadStep::Look(base) => break loading.looked(is_beyond(store, base).await?),
+        };
+    };
+    match loaded {
+        Loaded::Again => Ok(None),
+        Loaded::Damaged(sequence, misfit) => Err(record::damaged(&record_path(store, sequence)).because(misfit)),
+        Loaded::State(state) => is_the_end(store, state.next).await.map(|is_end| is_end.then_some(state)),
     }
-    // The end, unless records were deleted under our hands or one is missing in the middle.
-    let newer = snapshot::list(store).await?.last().is_some_and(|sequence| *sequence > state.next);
-    if newer {
-        return Ok(None);
-    }
-    let folder = store.own_name("ledger");
-    let later = store
-        .list(&folder)
-        .await?
-        .into_iter()
-        .find(|(path, _)| *path > record_path(store, state.next) && path.parts_count() == folder.parts_count() + 1);
+}
+
+/// Whether there is a snapshot of more than a sequence.
+async fn is_beyond(store: &Store, sequence: u64) -> Result<bool, PipelineError> {
+    Ok(snapshot::list(store).await?.last().is_some_and(|newest| *newest > sequence))
+}
+
+/// Whether no record lies at a sequence or behind it; one behind it and none at it is a damaged ledger.
+async fn is_the_end(store: &Store, sequence: u64) -> Result<bool, PipelineError> {
+    let (folder, next) = (store.own_name("ledger"), record_path(store, sequence));
+    let depth = folder.parts_count() + 1;
+    let later = store.list(&folder).await?.into_iter().find(|(path, _)| *path > next && path.parts_count() == depth);
     match later {
-        Some((path, _)) if read_record(store, state.next).await?.is_none() => {
-            Err(record::damaged(&path).because(format!("{} is missing before it", record_path(store, state.next))))
+        Some((path, _)) if read_record(store, sequence).await?.is_none() => {
+            Err(record::damaged(&path).because(format!("{next} is missing before it")))
         }
-        Some(_) => Ok(None),
-        None => Ok(Some(state)),
+        Some(_) => Ok(false),
+        None => Ok(true),
     }
 }
 

@@ -6,6 +6,8 @@
 //! and one who is killed on the way leaves it to the next. A record is deleted only behind the snapshot before the newest,
 //! so one who reads has a whole stretch of time.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +19,17 @@ use super::{
 };
 use crate::{
     error::PipelineError,
-    store::{Path, Store},
+    store::{Created, Path, Store},
 };
 
 /// Records from snapshot to snapshot: a start reads about as many objects, some tens of milliseconds each on S3.
-pub(super) const EVERY: u64 = 64;
+const STRETCH: usize = 64;
+
+/// The same, as a sequence.
+pub(super) const EVERY: u64 = STRETCH as u64;
+
+/// Most files remembered of records that were seen, about 20 MB; beyond, records are read again.
+const SEEN_FILES_MAX: usize = 100_000;
 
 /// Nonces that a snapshot remembers: a writer that slept through two stretches still finds its record.
 const NONCES: u64 = 2 * EVERY;
@@ -48,6 +56,36 @@ pub(crate) struct ListedFile {
     pub(crate) rows: u64,
 }
 
+/// What the last records told of files, so that they need not be read once more.
+#[derive(Debug, Default)]
+pub(super) struct Seen(BTreeMap<u64, Vec<ListedFile>>);
+
+impl Seen {
+    /// A record was seen at a sequence.
+    pub(super) fn note(&mut self, sequence: u64, action: &Action) {
+        self.0.insert(sequence, listed(sequence, action));
+    }
+
+    /// Takes over what another one has seen behind this one, and forgets what no list will ask for.
+    pub(super) fn extend(&mut self, later: Self, next: u64) {
+        self.0.extend(later.0);
+        self.0 = self.0.split_off(&next.saturating_sub(EVERY));
+        if self.0.values().map(Vec::len).sum::<usize>() > SEEN_FILES_MAX {
+            self.0.clear();
+        }
+    }
+
+    /// Forgets everything: records were passed over.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// What the record at a sequence told of; `None` if it was not seen.
+    fn get(&self, sequence: u64) -> Option<&[ListedFile]> {
+        self.0.get(&sequence).map(Vec::as_slice)
+    }
+}
+
 /// Where the snapshots lie.
 fn folder(store: &Store) -> Path {
     store.own_name("ledger/snapshot")
@@ -58,6 +96,11 @@ pub(super) async fn list(store: &Store) -> Result<Vec<u64>, PipelineError> {
     let objects = store.list(&folder(store)).await?;
     let sequence = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
     Ok(objects.iter().filter_map(|(path, _)| sequence(path)).collect())
+}
+
+/// The first record that may be there still, which begins a stretch.
+pub(super) async fn first_record(store: &Store) -> Result<u64, PipelineError> {
+    Ok(list(store).await?.first().map_or(0, |sequence| sequence.saturating_sub(EVERY)))
 }
 
 /// Where a snapshot lies.
@@ -81,45 +124,65 @@ pub(super) async fn newest(store: &Store) -> Result<Option<State>, PipelineError
 }
 
 /// Takes a snapshot when a stretch is complete. What fails is left to the next one: nothing depends on it but time and space.
-pub(super) async fn take_if_due(store: &Store, state: &mut State) {
+pub(super) async fn take_if_due(store: &Store, state: &mut State, seen: &Seen) {
     if !state.next.is_multiple_of(EVERY) {
         return;
     }
     state.forget_nonces(NONCES);
-    if let Err(error) = take(store, state).await {
+    if let Err(error) = take(store, state, seen).await {
         tracing::warn!(error = %error.full_message(), sequence = state.next, "no snapshot of the ledger could be taken");
     }
 }
 
 /// Takes a snapshot.
-async fn take(store: &Store, state: &State) -> Result<(), PipelineError> {
+async fn take(store: &Store, state: &State, seen: &Seen) -> Result<(), PipelineError> {
     let until = state.next;
     let from = until.saturating_sub(EVERY);
-    let mut text = Vec::new();
-    for sequence in from..until {
-        // Gone: another one has been faster, and has written all this.
-        let Some(record) = read_record(store, sequence).await? else { return Ok(()) };
-        for line in listed(sequence, &record.action) {
-            serde_json::to_writer(&mut text, &line)
-                .map_err(|error| PipelineError::stop("a list of files cannot be written as JSON").because(error))?;
-            text.push(b'\n');
+    // Earlier stretches too, whose records go now: who completed one may have died before it wrote its list.
+    let oldest = first_record(store).await?;
+    for from in (oldest..until).step_by(STRETCH) {
+        if !list_files(store, from, seen).await? {
+            // Another one has been faster, and has written all this.
+            return Ok(());
         }
-    }
-    if !text.is_empty() {
-        let path = store.own_name(&format!("ledger/files/{from:020}-{until:020}.jsonl"));
-        store.put(&path, Bytes::from(text)).await?;
     }
     let snapshot = Snapshot { version: VERSION, state: state.clone() };
     let bytes = serde_json::to_vec(&snapshot)
         .map_err(|error| PipelineError::stop("a snapshot cannot be written as JSON").because(error))?;
     store.put(&path_of(store, until), Bytes::from(bytes)).await?;
-    for sequence in from.saturating_sub(EVERY)..from {
-        store.remove(&record_path(store, sequence)).await?;
+    let records = (oldest..from).map(|sequence| record_path(store, sequence));
+    let snapshots = list(store).await?.into_iter().filter(|sequence| *sequence < from);
+    let old: Vec<Path> = records.chain(snapshots.map(|sequence| path_of(store, sequence))).collect();
+    store.remove_all(&old).await
+}
+
+/// Writes the list of files of a stretch, unless it is there; `false` when records of it are gone already.
+async fn list_files(store: &Store, from: u64, seen: &Seen) -> Result<bool, PipelineError> {
+    let until = from + EVERY;
+    let path = store.own_name(&format!("ledger/files/{from:020}-{until:020}.jsonl"));
+    if store.length(&path).await?.is_some() {
+        return Ok(true);
     }
-    for old in list(store).await?.into_iter().filter(|sequence| *sequence < from) {
-        store.remove(&path_of(store, old)).await?;
+    let mut text = Vec::new();
+    for sequence in from..until {
+        let lines = match seen.get(sequence) {
+            Some(lines) => Cow::Borrowed(lines),
+            None => match read_record(store, sequence).await? {
+                Some(record) => Cow::Owned(listed(sequence, &record.action)),
+                None => return Ok(false),
+            },
+        };
+        for line in lines.iter() {
+            serde_json::to_writer(&mut text, line)
+                .map_err(|error| PipelineError::stop("a list of files cannot be written as JSON").because(error))?;
+            text.push(b'\n');
+        }
     }
-    Ok(())
+    // Never over another one: records are deleted once their list is there, so one that is there is right.
+    match store.create(&path, Bytes::from(text)).await? {
+        Created::New | Created::Exists => Ok(true),
+        Created::Unknown(error) => Err(error),
+    }
 }
 
 /// The files that a record tells of.
@@ -138,8 +201,8 @@ pub(super) fn listed(sequence: u64, action: &Action) -> Vec<ListedFile> {
 }
 
 /// Every file that the ledger tells of, by path: of lists and of records that are there. A repair counts over the commit.
-pub(super) async fn files(store: &Store) -> Result<std::collections::BTreeMap<String, ListedFile>, PipelineError> {
-    let mut found = std::collections::BTreeMap::new();
+pub(super) async fn files(store: &Store) -> Result<BTreeMap<String, ListedFile>, PipelineError> {
+    let mut found = BTreeMap::new();
     for (path, _) in store.list(&store.own_name("ledger/files")).await? {
         let Some(bytes) = store.read(&path).await? else { continue };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -148,17 +211,16 @@ pub(super) async fn files(store: &Store) -> Result<std::collections::BTreeMap<St
             found.insert(file.path.clone(), file);
         }
     }
-    // The lists end at the newest snapshot, or one stretch before it while it is being taken.
+    // The lists end at the newest snapshot, or before it when one who took a snapshot died on the way.
     let newest = list(store).await?.last().copied().unwrap_or_default();
-    let mut sequence = newest.saturating_sub(EVERY);
-    if read_record(store, sequence).await?.is_none() {
-        sequence = newest;
-    }
-    while let Some(record) = read_record(store, sequence).await? {
-        for file in listed(sequence, &record.action) {
-            found.insert(file.path.clone(), file);
+    for sequence in first_record(store).await?.. {
+        match read_record(store, sequence).await? {
+            Some(record) => {
+                found.extend(listed(sequence, &record.action).into_iter().map(|file| (file.path.clone(), file)))
+            }
+            None if sequence >= newest => break,
+            None => {}
         }
-        sequence += 1;
     }
     Ok(found)
 }

@@ -122,6 +122,34 @@ async fn snapshots_keep_a_start_short() {
     assert_eq!((report.next, report.files, report.rows, report.pending), (301, 300, 300, vec![300]));
 }
 
+/// Scenario: who was to take the first snapshot died before.
+/// Guarantees: whoever takes the next one makes up for it: no file is forgotten, and few objects are left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_not_taken_is_made_up_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    for (first, end) in [(0, 70), (70, 250)] {
+        let ledger = Ledger::open(store.clone()).await.unwrap();
+        ledger.claim("writer", &[SourcePartition::new("orders", 3)]).await.unwrap();
+        for number in first..end {
+            let delta = offsets(number, number + 1);
+            let file = staged(&store, &format!("orders/{number:03}.parquet")).await;
+            ledger.commit("writer", &delta, vec![recorded(&file, &delta)], Vec::new()).await.unwrap();
+            store.publish(&file).await.unwrap();
+        }
+        if end == 70 {
+            for name in ["files", "snapshot"] {
+                let made = folder.path().join(store.own_name(&format!("ledger/{name}")).as_ref());
+                std::fs::remove_dir_all(made).unwrap();
+            }
+        }
+    }
+    assert_eq!(audit::verify(&store).await.unwrap(), Vec::<String>::new());
+    assert_eq!(audit::show(&store).await.unwrap().files, 250);
+    let objects = store.list(&store.own_name("ledger")).await.unwrap().len();
+    assert!(objects < 3 * 64, "{objects} objects");
+}
+
 /// Scenario: a record is cut off, or missing in the middle, or of a newer program.
 /// Guarantees: the ledger does not open, and the words name the object.
 #[tokio::test(flavor = "multi_thread")]
