@@ -31,6 +31,7 @@ mod again;
 mod client;
 mod ends;
 mod group;
+mod others;
 mod owed;
 mod poll;
 

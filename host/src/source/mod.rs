@@ -11,7 +11,7 @@
 //! The set of sources is closed: one `match` in [`start`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering},
@@ -58,10 +58,13 @@ pub struct LaneContext {
     pub moves: Arc<Moves>,
 }
 
-/// Partitions on the move between the lanes of a pipeline. A lane that has read all it has does not end (`--until-end`)
-/// while another one still gives partitions away, which may take as long as a commit: somebody has to take them.
+/// Partitions of the lanes of a pipeline, for `--until-end`: which are read to their ends, and whether some are on the move. A
+/// lane that has read all it has does not end while another one still gives partitions away, which may take as long as
+/// a commit: somebody has to take them.
 #[derive(Debug, Default)]
 pub struct Moves {
+    /// Partitions read to their ends by the lane that has them.
+    reached: Mutex<BTreeSet<SourcePartition>>,
     /// Lanes that are giving partitions away.
     giving: AtomicUsize,
     /// When partitions last came to a lane or had gone from it.
@@ -69,9 +72,21 @@ pub struct Moves {
 }
 
 impl Moves {
-    /// A lane begins to give partitions away.
-    fn begin(&self) {
+    /// A lane begins to give partitions away. Whoever takes them has to read what was not committed.
+    fn begin(&self, partitions: &[SourcePartition]) {
         self.giving.fetch_add(1, Ordering::AcqRel);
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().for_each(|partition| _ = reached.remove(partition));
+    }
+
+    /// A lane has read these to their ends.
+    fn reached(&self, partitions: &BTreeSet<SourcePartition>) {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions.iter().cloned());
+    }
+
+    /// Whether the lane that has a partition has read it to its end.
+    fn has_reached(&self, partition: &SourcePartition) -> bool {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(partition)
     }
 
     /// It has given them away.
@@ -229,7 +244,7 @@ mod tests {
     fn nothing_is_quiet_while_a_lane_gives_partitions_away() {
         let moves = Moves::default();
         assert_eq!(moves.quiet_for(), Some(Duration::MAX));
-        moves.begin();
+        moves.begin(&[]);
         assert_eq!(moves.quiet_for(), None);
         moves.end();
         assert!(moves.quiet_for().is_some_and(|quiet| quiet < Duration::from_secs(60)));

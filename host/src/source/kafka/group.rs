@@ -74,8 +74,8 @@ pub(super) struct Group {
     fetched_to: Mutex<BTreeMap<SourcePartition, i64>>,
     /// For each partition, from the records that were sent: the next offset to read.
     seen: Mutex<BTreeMap<SourcePartition, i64>>,
-    /// When the group last gave this member an assignment, be it empty; and how many there were before.
-    assigned_at: Mutex<Option<(Instant, u32)>>,
+    /// When the group last gave this member an assignment, be it empty.
+    assigned_at: Mutex<Option<Instant>>,
     /// Whether the poll thread should stop reading.
     stopped: AtomicBool,
     /// Whether the poll thread should end.
@@ -114,10 +114,9 @@ impl Group {
         lock(&self.owned).clone()
     }
 
-    /// For how long this member has had its assignment, be it empty, and how many it had before; `None` before the
-    /// first one.
-    pub(super) fn assigned_for(&self) -> Option<(Duration, u32)> {
-        lock(&self.assigned_at).map(|(at, before)| (at.elapsed(), before))
+    /// For how long this member has had its assignment, be it empty; `None` before the first one.
+    pub(super) fn assigned_for(&self) -> Option<Duration> {
+        lock(&self.assigned_at).map(|at| at.elapsed())
     }
 
     /// For each partition, from the records that were sent: the next offset to read.
@@ -390,7 +389,7 @@ impl ConsumerContext for Member {
             let error = KafkaError::Rebalance(event.into());
             tracing::warn!(%error, "Kafka: a rebalance failed; librdkafka tries again");
         } else if !partitions.is_empty() {
-            self.group.context.moves.begin();
+            self.group.context.moves.begin(&partitions);
             self.group.give_away(partitions, consumer.assignment_lost());
             self.group.context.moves.end();
         }
@@ -427,8 +426,7 @@ impl Member {
         }
         lock(&group.owned).extend(partitions);
         group.context.moves.note();
-        let mut assigned_at = lock(&group.assigned_at);
-        *assigned_at = Some((Instant::now(), assigned_at.map_or(0, |(_, before)| before + 1)));
+        *lock(&group.assigned_at) = Some(Instant::now());
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     client,
     ends::Ends,
     group::{Group, Member},
+    others::{self, Others},
 };
 use crate::{
     config::{KafkaConfig, SourceConfig},
@@ -36,8 +37,8 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 /// A lane that is behind for longer has its partitions paused; below that the fetched records simply wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// For `--until-end`: after a change of the group a member stays for so long, since partitions may still be moving.
-/// The others hear of a change with their next heartbeat, which is 3 s away at most.
+/// For `--until-end`: the others hear of a change of the group with their next heartbeat, which is 3 s away at most. A
+/// group that does not change for so long after the session timeout has no dead members and nothing on the move.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// How often a waiting thread looks up.
@@ -68,6 +69,8 @@ pub(super) struct Poller {
     context: LaneContext,
     /// For `--until-end`.
     ends: Ends,
+    /// For `--until-end`: what the rest of the group has read.
+    others: Others,
     /// When the oldest batch under construction began.
     began: Option<Instant>,
     /// Whether a topic was not there when it was last looked for.
@@ -101,6 +104,7 @@ impl Poller {
             batch_timeout: config.batch_timeout,
             context,
             ends: Ends::default(),
+            others: Others::default(),
             began: None,
             is_topic_missing: false,
             missing_topic: RateLimited::new(MISSING_TOPIC_INTERVAL),
@@ -352,7 +356,7 @@ impl Poller {
         }
     }
 
-    /// Whether every partition that is ours was read to what was there at start.
+    /// Whether every partition of the topics was read to what was there at start, by whomever.
     fn is_at_end(&mut self) -> bool {
         let owned = self.group.owned();
         for partition in &owned {
@@ -378,14 +382,21 @@ impl Poller {
                 self.ends.reached(&partition, next);
             }
         }
-        // A partition on its way from one member to another has no owner for a moment, so a member without partitions,
-        // or one that has seen the group change, waits until it is quiet. What is given up later than that comes back
-        // to a member that is still there.
-        self.group.assigned_for().is_some_and(|(time, changes)| {
-            let is_settled = !owned.is_empty() && changes == 0;
-            let is_quiet = time >= QUIET && self.context.moves.quiet_for().is_some_and(|quiet| quiet >= QUIET);
-            (is_settled || is_quiet) && self.ends.are_reached(owned.iter())
-        })
+        let Some(time) = self.group.assigned_for() else { return false };
+        if !self.ends.are_reached(owned.iter()) {
+            return false;
+        }
+        self.context.moves.reached(&owned);
+        let done = self.others.are_done(&self.consumer, &self.kafka, &owned, &self.context.moves, METADATA_TIMEOUT);
+        if done.unwrap_or_else(|error| {
+            self.consumer.context().listener.hear(&error, "asking how far the group is");
+            false
+        }) {
+            return true;
+        }
+        // A partition that nobody commits (a member that only looks on) must not keep us for ever.
+        let patience = others::session_timeout(&self.kafka) + QUIET;
+        time >= patience && self.context.moves.quiet_for().is_some_and(|quiet| quiet >= patience)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Instant};
 
 use rdkafka::{
     Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
     mocking::MockCluster,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
     types::{RDKafkaApiKey, RDKafkaRespErr},
@@ -89,7 +90,7 @@ async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
     let (mut found, mut delta) = (Vec::new(), CheckpointDelta::default());
     while found.len() < enough {
         let event =
-            tokio::time::timeout(Duration::from_secs(30), stream.events.recv()).await.expect("the source is silent");
+            tokio::time::timeout(Duration::from_secs(60), stream.events.recv()).await.expect("the source is silent");
         match event.expect("the source is gone") {
             SourceEvent::Batch(batch) => {
                 for row in 0..batch.envelope.len() {
@@ -209,6 +210,40 @@ async fn a_lane_waits_for_partitions_that_another_gives_away_slowly() {
     slow.abort();
     second.control.close().await;
     assert_eq!(found.len(), 200, "two of four partitions, and nothing of them was committed");
+}
+
+/// Scenario: a member of the group is gone without a word, as after `kill -9`, and a bounded read begins at once, while the
+/// broker still takes half of the partitions for the dead member's.
+/// Guarantees: the read waits until the broker misses it, and reads everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_read_waits_for_the_partitions_of_the_dead() {
+    let cluster = cluster(1_000);
+    let servers = cluster.bootstrap_servers();
+    let beside = servers.clone();
+    let silent = tokio::task::spawn_blocking(move || silent_member(&beside));
+    let mut stream = start(&servers, 0, true);
+    let found = read(&mut stream, usize::MAX).await;
+    stream.control.close().await;
+    let (_member, partitions) = silent.await.unwrap();
+    assert!(partitions > 0, "it had none, so nothing was shown");
+    assert_eq!(found.len(), 1_000);
+}
+
+/// A member that takes partitions and is never heard of again; and how many.
+fn silent_member(servers: &str) -> (BaseConsumer, usize) {
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("group.id", "lake").set("enable.auto.commit", "false");
+    config.set("partition.assignment.strategy", "cooperative-sticky");
+    config.set("session.timeout.ms", "6000").set("max.poll.interval.ms", "6000");
+    let consumer: BaseConsumer = config.create().unwrap();
+    consumer.subscribe(&["orders"]).unwrap();
+    loop {
+        let _ = consumer.poll(Duration::from_millis(50));
+        let partitions = consumer.assignment().unwrap().count();
+        if partitions > 0 {
+            return (consumer, partitions);
+        }
+    }
 }
 
 /// Guarantees: a cluster that is not there and a topic that is not there are named.
