@@ -107,7 +107,8 @@ impl HdfsPair {
     fn activate(&self, number: usize) -> anyhow::Result<()> {
         let (name, port) = (NAMES[number], self.web_ports[number]);
         wait_until(port, "standby")?;
-        tool(&self.folder, "conf", &[ADMIN, "-transitionToActive", name])?;
+        // By force, since the other one may be gone; nobody else decides here.
+        tool(&self.folder, "conf", &[ADMIN, "-transitionToActive", "--forceactive", name])?;
         wait_until(port, "active")
     }
 }
