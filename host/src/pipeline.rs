@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod commits;
+pub mod compact;
 mod flow;
 mod lane;
 mod restore;
@@ -132,7 +133,12 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
         config: Arc::new(config),
         runtime,
     };
-    run_lanes(&shared).await?;
+    let background = compact::start(&shared).await?;
+    let ended = run_lanes(&shared).await;
+    if let Some(background) = background {
+        background.end(&shared, ended.is_ok()).await;
+    }
+    ended?;
     Ok(shared.totals.summary())
 }
 

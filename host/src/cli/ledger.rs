@@ -83,7 +83,7 @@ async fn show(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, 
         answer(&text.to_string());
         return Ok(DONE);
     }
-    let Report { next, partitions, pending, files, rows, bytes, records } = report;
+    let Report { next, partitions, pending, merging, files, rows, bytes, records } = report;
     answer(&format!("pipeline {}: {next} records, {files} files with {rows} rows and {bytes} bytes", config.name));
     for PartitionReport { topic, partition, position } in partitions {
         let next_offset = position.next_offset.map_or_else(|| "nothing yet".to_owned(), |next| format!("next {next}"));
@@ -92,6 +92,9 @@ async fn show(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, 
     }
     if !pending.is_empty() {
         answer(&format!("  commits not known to be visible: {pending:?}"));
+    }
+    if let Some(sequence) = merging {
+        answer(&format!("  a merge is not finished: {sequence}"));
     }
     for RecordReport { sequence, time, writer, action, what } in
         records.iter().skip(records.len().saturating_sub(RECORDS_SHOWN))

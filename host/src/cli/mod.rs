@@ -13,6 +13,7 @@ use crate::config::{
     load::{self, Inputs, Override},
 };
 
+mod compact;
 mod demo;
 mod ledger;
 mod run;
@@ -53,6 +54,8 @@ enum Command {
     /// Look at what is committed.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Merge small files, once.
+    Compact(compact::CompactArguments),
     /// Show the main job at work: an embedded Kafka, both example plugins, Parquet files in a folder.
     Demo(demo::DemoArguments),
 }
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run::run(&run),
         Some(Command::Validate(validate)) => validate::run(&validate),
         Some(Command::Ledger(command)) => ledger::main(&command),
+        Some(Command::Compact(arguments)) => compact::main(&arguments),
         Some(Command::Demo(demo)) => demo::main(demo),
     };
     ExitCode::from(code)

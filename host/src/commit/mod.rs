@@ -32,11 +32,13 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+mod compaction;
 mod dead_letter;
 mod fail_point;
 pub mod ledger;
 mod recovery;
 
+pub use compaction::Compactor;
 pub use ledger::Ledger;
 use ledger::record::{Range, RecordedFile};
 pub use recovery::{LostFile, Recovery};
@@ -308,6 +310,7 @@ mod tests {
             keep_partition_columns: false,
             parquet: ParquetConfig::default(),
             retry_timeout: Duration::from_millis(100),
+            merge: crate::config::MergeConfig::default(),
         };
         let metrics = Metrics::detached();
         let store = Store::open(&sink, "orders", metrics.clone(), tokio::runtime::Handle::current()).unwrap();

@@ -29,7 +29,7 @@ const S3: Scope = Some(("sink.type", "s3"));
 const HDFS: Scope = Some(("sink.type", "hdfs"));
 
 /// Variable, key, and where it counts.
-const ENVIRONMENT: [(&str, &str, Scope); 22] = [
+const ENVIRONMENT: [(&str, &str, Scope); 25] = [
     ("SOURCE_TYPE", "source.type", ALWAYS),
     ("SINK_TYPE", "sink.type", ALWAYS),
     ("KAFKA_BOOTSTRAP_SERVERS", "source.bootstrap_servers", KAFKA),
@@ -46,6 +46,9 @@ const ENVIRONMENT: [(&str, &str, Scope); 22] = [
     ("HDFS_USER", "sink.user", HDFS),
     ("HDFS_DELEGATION_TOKEN", "sink.delegation_token", HDFS),
     ("SINK_MERGE_ENABLED", "sink.merge_enabled", ALWAYS),
+    ("SINK_MERGE_PERIOD", "sink.merge_period", ALWAYS),
+    ("SINK_MERGE_MIN_FILES", "sink.merge_min_files", ALWAYS),
+    ("SINK_MERGE_ON_FLUSH", "sink.merge_on_flush", ALWAYS),
     ("PIPELINE_FLUSH_INTERVAL_SECONDS", "pipeline.flush_interval_seconds", ALWAYS),
     ("PIPELINE_FLUSH_INTERVAL_BATCHES", "pipeline.flush_interval_batches", ALWAYS),
     ("LOG_LEVEL", "telemetry.log_level", ALWAYS),

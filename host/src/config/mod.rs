@@ -11,6 +11,7 @@ use std::{
 };
 
 use arrow_schema::Schema;
+use serde::{Deserialize, Serialize};
 
 mod check;
 mod environment;
@@ -273,6 +274,59 @@ pub struct SinkConfig {
     pub parquet: ParquetConfig,
     /// How long a request that fails for a reason that may pass is tried again before the pipeline stops.
     pub retry_timeout: Duration,
+    /// Merging of small files.
+    pub merge: MergeConfig,
+}
+
+/// When small files of one directory are merged into one, and what readers may see meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeConfig {
+    /// Whether a running pipeline does it; the command `compact` does it whenever it is called.
+    pub is_enabled: bool,
+    /// Only files of the same period are merged, by the time in their names, in UTC.
+    pub period: MergePeriod,
+    /// Fewer files than this are left as they are.
+    pub files_min: usize,
+    /// Whether the period that is still running is merged too, after commits.
+    pub on_flush: bool,
+    /// What a reader that lists files may see for a moment.
+    pub visibility: MergeVisibility,
+}
+
+impl Default for MergeConfig {
+    fn default() -> Self {
+        Self {
+            is_enabled: false,
+            period: MergePeriod::Hour,
+            files_min: 2,
+            on_flush: false,
+            visibility: MergeVisibility::Doubled,
+        }
+    }
+}
+
+/// A stretch of time; all begin at midnight UTC or a full hour, a week on Monday.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergePeriod {
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A week.
+    Week,
+    /// A month.
+    Month,
+}
+
+/// What a reader that lists files may see between the moment in which the merged file appears and that in which the files
+/// merged into it are gone: no store can do both at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeVisibility {
+    /// The merged file comes first: rows may be seen twice.
+    Doubled,
+    /// The old files go first: rows may not be seen at all.
+    Missing,
 }
 
 /// The closed set of stores.

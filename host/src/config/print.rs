@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, HdfsConfig, HdfsProtocol,
-    LogFormat, MetadataColumn, OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform,
-    PipelineConfig, PluginConfig, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics,
-    TelemetryConfig, ValueFormat, properties::is_secret, schema::type_text,
+    LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTypeChange,
+    ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RunConfig, Secret, SinkConfig,
+    SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat, properties::is_secret,
+    schema::type_text,
 };
 
 /// What stands in the place of a secret.
@@ -196,7 +197,8 @@ fn masked(value: &Value) -> Value {
 
 /// The sink.
 fn sink(config: &SinkConfig) -> Value {
-    let SinkConfig { kind, partition_by, keep_partition_columns, parquet: format, retry_timeout } = config;
+    let SinkConfig { kind, partition_by, keep_partition_columns, parquet: format, retry_timeout, merge: merging } =
+        config;
     let mut value = match kind {
         SinkKind::S3(s3) => json!({
             "type": "s3",
@@ -216,7 +218,28 @@ fn sink(config: &SinkConfig) -> Value {
     set(&mut value, "compression", json!(compression(format.compression)));
     set(&mut value, "parquet", parquet(format));
     set(&mut value, "retry_timeout", duration(*retry_timeout));
+    merge(&mut value, *merging);
     value
+}
+
+/// Merging of small files.
+fn merge(sink: &mut Value, config: MergeConfig) {
+    let MergeConfig { is_enabled, period, files_min, on_flush, visibility } = config;
+    let period = match period {
+        MergePeriod::Hour => "hour",
+        MergePeriod::Day => "day",
+        MergePeriod::Week => "week",
+        MergePeriod::Month => "month",
+    };
+    let visibility = match visibility {
+        MergeVisibility::Doubled => "doubled",
+        MergeVisibility::Missing => "missing",
+    };
+    set(sink, "merge_enabled", json!(is_enabled));
+    set(sink, "merge_period", json!(period));
+    set(sink, "merge_min_files", json!(files_min));
+    set(sink, "merge_on_flush", json!(on_flush));
+    set(sink, "merge_visibility", json!(visibility));
 }
 
 /// An HDFS sink.

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 25] = [
+const OTHER_VERSIONS: [(&str, &str); 21] = [
     ("source.host", "Redis sources"),
     ("source.port", "Redis sources"),
     ("source.db", "Redis sources"),
@@ -28,10 +28,6 @@ const OTHER_VERSIONS: [(&str, &str); 25] = [
     ("source.schema_registry", "schema registries"),
     ("source.start", "starting at a time"),
     ("sink.extra_config", "further options of stores"),
-    ("sink.merge_enabled", "compaction"),
-    ("sink.merge_period", "compaction"),
-    ("sink.merge_min_files", "compaction"),
-    ("sink.merge_on_flush", "compaction"),
     ("sink.parquet.sort_by", "sorting within files"),
     ("plugins.grants", "capabilities for plugins"),
     ("plugins.limits.instances", "limits on instances"),
@@ -107,11 +103,6 @@ impl<'a> Section<'a> {
     /// Whether a key is there, without asking for it.
     pub(super) fn has(&self, key: &str) -> bool {
         self.node.and_then(|node| node.get(key)).is_some_and(|node| !matches!(node.value, Value::Null))
-    }
-
-    /// The text of a key, without asking for it.
-    pub(super) fn scalar(&self, key: &str) -> Option<&'a str> {
-        self.node?.text_at(key)
     }
 
     /// Whether a key is missing or an empty section, without asking for it.

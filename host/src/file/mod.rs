@@ -41,6 +41,7 @@ use crate::{
 mod dataset;
 mod dictionary;
 mod leaf;
+pub mod merge;
 mod name;
 mod properties;
 mod provenance;

@@ -17,10 +17,13 @@
 //! Names of one lane sort in the order in which they are committed. No two processes make the same name. A store wants
 //! the name before the last row is known, so it tells where a file begins; all partitions and offsets that it covers are
 //! in its metadata (`fs_data_sink.source_ranges`) and in the ledger.
+//!
+//! A file that others were merged into is `20261123T140512Z-m00250-<random>.parquet`: the time of the first of them, and how
+//! many they were.
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -28,6 +31,9 @@ use crate::{error::PipelineError, store::Path};
 
 /// Longest folder name of a dataset; a file system takes 255 bytes, and a shortened name ends with a digest.
 const DATASET_BYTES_MAX: usize = 200;
+
+/// How the time is written.
+const TIME: &str = "%Y%m%dT%H%M%SZ";
 
 /// Who writes which file.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +56,7 @@ impl FileName<'_> {
     /// The path from the store's root. `folder` is from [`dataset_folder`], `directory` from the partitioner.
     pub(super) fn path(&self, folder: &str, directory: &str) -> Result<Path, PipelineError> {
         let Self { began, lane, generation, number, begins_at, writer } = self;
-        let began = began.format("%Y%m%dT%H%M%SZ");
+        let began = began.format(TIME);
         let position = begins_at.map(|(partition, offset)| format!("p{partition}-o{offset}-")).unwrap_or_default();
         let slash = if directory.is_empty() { "" } else { "/" };
         let path = format!(
@@ -59,6 +65,28 @@ impl FileName<'_> {
         Path::parse(&path)
             .map_err(|error| PipelineError::stop(format!("`{path}` cannot be a path in the store")).because(error))
     }
+}
+
+/// When the generation of a file began, or that of the first file merged into it; `None` where the name is none of ours.
+pub(super) fn began(file_name: &str) -> Option<DateTime<Utc>> {
+    let (began, rest) = file_name.strip_suffix(".parquet")?.split_once('-')?;
+    let is_ours = rest.starts_with(['l', 'm']) && rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+    NaiveDateTime::parse_from_str(began, TIME).ok().filter(|_| is_ours).map(|time| time.and_utc())
+}
+
+/// Whether others were merged into a file of ours.
+pub(super) fn is_merged(file_name: &str) -> bool {
+    file_name.split_once('-').is_some_and(|(_, rest)| rest.starts_with('m'))
+}
+
+/// The path of a file that others are merged into: when the first of them began, how many they are, and a random number,
+/// so that no name ever comes back.
+pub(super) fn merged_path(directory: &str, began: DateTime<Utc>, files: usize) -> Result<Path, PipelineError> {
+    let mut random = Uuid::new_v4().simple().to_string();
+    random.truncate(16);
+    let path = format!("{directory}/{}-m{files:05}-{random}.parquet", began.format(TIME));
+    Path::parse(&path)
+        .map_err(|error| PipelineError::stop(format!("`{path}` cannot be a path in the store")).because(error))
 }
 
 /// Tells the writers of all processes apart: 8 random hexadecimal digits. Only names of the same second, lane,
@@ -131,6 +159,22 @@ mod tests {
         );
         let path = FileName { begins_at: None, ..name(0, 0, 0) }.path("orders", "").unwrap();
         assert_eq!(path.as_ref(), "orders/20261123T142512Z-l00-g000000-f00000-9f86d081.parquet");
+    }
+
+    #[test]
+    fn the_time_is_read_back_from_names_of_ours() {
+        let began_at = name(0, 0, 0).began;
+        let own = |path: Path| began(path.filename().unwrap());
+        assert_eq!(own(name(0, 12, 4).path("orders", "day=1").unwrap()), Some(began_at));
+        let merged = merged_path("orders/day=1", began_at, 250).unwrap();
+        assert!(merged.as_ref().starts_with("orders/day=1/20261123T142512Z-m00250-"), "{merged}");
+        assert!(is_merged(merged.filename().unwrap()) && !is_merged("20261123T142512Z-l00-g000000-f00000-m0.parquet"));
+        assert_eq!(own(merged), Some(began_at));
+        for strange in
+            ["part-0.parquet", "20261123T142512Z.parquet", "20261323T142512Z-l00.parquet", "20261123T142512Z-l00"]
+        {
+            assert_eq!(began(strange), None, "{strange}");
+        }
     }
 
     #[test]

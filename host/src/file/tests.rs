@@ -71,6 +71,7 @@ impl Wishes {
             keep_partition_columns: false,
             parquet: self.parquet,
             retry_timeout: Duration::from_secs(5),
+            merge: crate::config::MergeConfig::default(),
         };
         let (metrics, io) = (Metrics::detached(), Handle::current());
         let generation = Generation::new(FileContext {

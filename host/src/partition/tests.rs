@@ -31,6 +31,7 @@ fn sink(columns: &[&str]) -> SinkConfig {
         keep_partition_columns: false,
         parquet: ParquetConfig::default(),
         retry_timeout: std::time::Duration::from_secs(1),
+        merge: crate::config::MergeConfig::default(),
     }
 }
 

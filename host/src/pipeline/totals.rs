@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use tokio::sync::Notify;
+
 use crate::batch::{ClosedGeneration, Rejection};
 
 /// Most distinct codes kept apart in a summary; what a plugin invents above that is counted as `other`.
@@ -30,6 +32,8 @@ pub struct Totals {
     rows_committed: AtomicU64,
     /// Refused records by code.
     rejected_by_code: Mutex<BTreeMap<String, u64>>,
+    /// Wakes one who waits for a commit.
+    commits: Notify,
 }
 
 /// What a pipeline has done.
@@ -78,6 +82,12 @@ impl Totals {
         self.files.fetch_add(files, Ordering::Relaxed);
         self.file_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.rows_committed.fetch_add(rows, Ordering::Relaxed);
+        self.commits.notify_one();
+    }
+
+    /// Waits for the next commit, or returns at once where there was one since the last time. For one task.
+    pub(super) async fn next_commit(&self) {
+        self.commits.notified().await;
     }
 
     /// Records read so far.

@@ -27,6 +27,7 @@ use crate::{
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod failure;
+mod files;
 mod hadoop;
 mod hdfs;
 mod local;
@@ -285,7 +286,7 @@ fn open_hdfs(config: &HdfsConfig, pipeline: &str, io: Handle) -> Result<Opened, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
@@ -294,18 +295,15 @@ mod tests {
     /// A store in memory that stages by multipart upload, as S3 does.
     pub(crate) fn in_memory() -> (Store, Arc<InMemory>) {
         let objects = Arc::new(InMemory::new());
-        let retry = RetryPolicy::new(Duration::from_millis(300), "memory".into(), Metrics::detached());
         let uploads: Arc<dyn MultipartStore> = Arc::<InMemory>::clone(&objects);
-        let store = Store::assemble(
-            Arc::<InMemory>::clone(&objects),
-            Staging::Multipart(MultipartHandle(uploads)),
-            Path::from("root"),
-            "memory".into(),
-            "orders",
-            retry,
-            Handle::current(),
-        );
-        (store, objects)
+        (over(Arc::<InMemory>::clone(&objects), uploads, Duration::from_millis(300)), objects)
+    }
+
+    /// The same over objects of any kind; a request that fails is tried again for so long.
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>, uploads: Arc<dyn MultipartStore>, patience: Duration) -> Store {
+        let retry = RetryPolicy::new(patience, "memory".into(), Metrics::detached());
+        let staging = Staging::Multipart(MultipartHandle(uploads));
+        Store::assemble(objects, staging, Path::from("root"), "memory".into(), "orders", retry, Handle::current())
     }
 
     /// A store in a folder.
@@ -316,6 +314,7 @@ mod tests {
             keep_partition_columns: false,
             parquet: crate::config::ParquetConfig::default(),
             retry_timeout: Duration::from_millis(300),
+            merge: crate::config::MergeConfig::default(),
         };
         Store::open(&sink, "orders", Metrics::detached(), Handle::current()).unwrap()
     }

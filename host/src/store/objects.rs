@@ -4,6 +4,7 @@
 //! its way, so the answer has a third value, and the caller reads back what is there.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
@@ -78,6 +79,15 @@ impl Store {
 
     /// Every object below a folder, which is empty for the root, with its length; paths from the root, in order.
     pub async fn list(&self, folder: &Path) -> Result<Vec<(Path, u64)>, PipelineError> {
+        let objects = self.list_with_times(folder).await?;
+        Ok(objects.into_iter().map(|(path, bytes, _)| (path, bytes)).collect())
+    }
+
+    /// The same with the time at which each was written.
+    pub(super) async fn list_with_times(
+        &self,
+        folder: &Path,
+    ) -> Result<Vec<(Path, u64, DateTime<Utc>)>, PipelineError> {
         let prefix = self.full_path(folder);
         let prefix = (!prefix.as_ref().is_empty()).then_some(prefix);
         let found = self.0.retry.run("list", folder, || async {
@@ -89,7 +99,7 @@ impl Store {
         let mut objects: Vec<_> = found
             .await?
             .into_iter()
-            .filter_map(|object| Some((self.below_root(&object.location)?, object.size)))
+            .filter_map(|object| Some((self.below_root(&object.location)?, object.size, object.last_modified)))
             .collect();
         objects.sort_unstable();
         Ok(objects)

@@ -65,6 +65,10 @@ struct Instruments {
     missing_records: Counter<u64>,
     /// Lanes that began anew, since another process took over or the ledger was out of reach.
     lane_restarts: Counter<u64>,
+    /// Files that were merged into others.
+    merged_files: Counter<u64>,
+    /// Files that are not merged since they cannot be read or are not ours.
+    unmerged_files: Counter<u64>,
 }
 
 impl Metrics {
@@ -198,6 +202,16 @@ impl Metrics {
         self.0.lane_restarts.add(1, &self.0.labels);
     }
 
+    /// So many files became one.
+    pub fn merged(&self, files: u64) {
+        self.0.merged_files.add(files, &self.0.labels);
+    }
+
+    /// A file is left alone by merging.
+    pub fn left_unmerged(&self) {
+        self.0.unmerged_files.add(1, &self.0.labels);
+    }
+
     /// Bytes in flight now.
     pub fn memory_in_flight(&self, bytes: u64) {
         self.0.memory_bytes.record(bytes, &self.0.labels);
@@ -253,6 +267,8 @@ impl Instruments {
             consumer_lag: meter.u64_gauge("fs_data_sink.consumer_lag").build(),
             missing_records: meter.u64_counter("fs_data_sink.missing_records").build(),
             lane_restarts: meter.u64_counter("fs_data_sink.lane_restarts").build(),
+            merged_files: counter("fs_data_sink.merged_files"),
+            unmerged_files: counter("fs_data_sink.unmerged_files"),
         }
     }
 }

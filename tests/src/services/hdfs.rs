@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fs_data_sink::{
-    config::{HdfsConfig, HdfsProtocol, ParquetConfig, SinkConfig, SinkKind},
+    config::{HdfsConfig, HdfsProtocol, MergeConfig, ParquetConfig, SinkConfig, SinkKind},
     store::Store,
     telemetry::metrics::Metrics,
 };
@@ -332,6 +332,7 @@ pub fn store(kind: SinkKind) -> anyhow::Result<Store> {
         keep_partition_columns: false,
         parquet: ParquetConfig::default(),
         retry_timeout: Duration::from_secs(180),
+        merge: MergeConfig::default(),
     };
     let io = runtime()?.handle().clone();
     Store::open(&sink, "suite", Metrics::detached(), io).map_err(|error| anyhow::anyhow!(error.full_message()))

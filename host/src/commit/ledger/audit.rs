@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::{
     load, read_record,
-    record::{self, Action, Partition, RecordedFile},
+    record::{self, Action, Merge, Partition, RecordedFile},
     snapshot,
     state::{Position, State},
 };
 use crate::{
+    config::MergeVisibility,
     error::PipelineError,
     store::{Path, Store},
 };
@@ -27,6 +28,8 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// Commits whose files are not known to be visible.
     pub pending: Vec<u64>,
+    /// The merge that is recorded and not known to be finished.
+    pub merging: Option<u64>,
     /// Files that the ledger knows, data and dead letters.
     pub files: usize,
     /// Rows in them.
@@ -90,6 +93,7 @@ pub async fn show(store: &Store) -> Result<Report, PipelineError> {
             .map(|(Partition { topic, partition }, position)| PartitionReport { topic, partition, position })
             .collect(),
         pending: state.pending.keys().copied().collect(),
+        merging: state.compaction.pending.map(|(sequence, _)| sequence),
         files: files.len(),
         rows: files.values().map(|file| file.rows).sum(),
         bytes: files.values().map(|file| file.bytes).sum(),
@@ -117,7 +121,14 @@ async fn findings(store: &Store) -> Result<Vec<String>, PipelineError> {
     let there: BTreeMap<String, u64> =
         store.list(&Path::default()).await?.into_iter().map(|(path, bytes)| (path.to_string(), bytes)).collect();
     let mut findings = ranges(store, &state).await?;
-    for (path, file) in &known {
+    let merging: BTreeSet<&str> = match &state.compaction.pending {
+        Some((sequence, merge)) => {
+            findings.push(unfinished(*sequence, merge));
+            merge.inputs.iter().chain([&merge.file]).map(|file| file.path.as_str()).collect()
+        }
+        None => BTreeSet::new(),
+    };
+    for (path, file) in known.iter().filter(|(path, _)| !merging.contains(path.as_str())) {
         match there.get(path) {
             None if pending.contains(path.as_str()) => findings
                 .push(format!("{path}: committed and not visible yet: the next start of the pipeline publishes it")),
@@ -129,10 +140,24 @@ async fn findings(store: &Store) -> Result<Vec<String>, PipelineError> {
         }
     }
     let is_data = |path: &str| !path.starts_with("_fs_data_sink/") && has_suffix(path, "parquet");
-    for path in there.keys().filter(|path| is_data(path) && !known.contains_key(*path)) {
+    let is_known = |path: &str| known.contains_key(path) || merging.contains(path);
+    for path in there.keys().filter(|path| is_data(path) && !is_known(path)) {
         findings.push(format!("{path}: visible, and no record of this ledger owns it"));
     }
     Ok(findings)
+}
+
+/// A merge that is not known to be finished, in words.
+fn unfinished(sequence: u64, merge: &Merge) -> String {
+    let seen = match merge.visibility {
+        MergeVisibility::Doubled => "twice",
+        MergeVisibility::Missing => "not at all",
+    };
+    format!(
+        "record {sequence}: {} files are being merged into {} and its rows may be seen {seen} until that is done; where no process          does it, the next `fs-data-sink compact` or start with merge_enabled finishes it",
+        merge.inputs.len(),
+        merge.file.path
+    )
 }
 
 /// Whether a path ends with a suffix behind a dot.
@@ -191,6 +216,13 @@ fn report(sequence: u64, record: &record::Record) -> RecordReport {
         }
         Action::Repair { sequence, file } => ("repair", format!("{} of commit {sequence}", file.path)),
         Action::Release { partitions, .. } => ("release", names(partitions)),
+        Action::CompactClaim {} => ("compact_claim", String::new()),
+        Action::Compact(merge) => {
+            ("compact", format!("{} files into {}, {} rows", merge.inputs.len(), merge.file.path, merge.file.rows))
+        }
+        Action::Compacted { sequence } => ("compacted", format!("merge {sequence}")),
+        Action::CompactAbandoned { sequence, .. } => ("compact_abandoned", format!("merge {sequence}")),
+        Action::CompactRelease {} => ("compact_release", String::new()),
     };
     RecordReport { sequence, time: record.time.clone(), writer: record.writer.clone(), action, what }
 }

@@ -28,6 +28,7 @@ use crate::{
 
 pub mod append;
 pub mod audit;
+pub mod compaction;
 pub mod load;
 pub mod record;
 mod snapshot;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::{CheckpointDelta, OffsetRange, SourcePartition},
+    config::MergeVisibility,
     error::PipelineError,
     store::{Path, StagedAt},
 };
@@ -65,6 +66,48 @@ pub enum Action {
         /// Earlier commits, of any writer, whose files are all visible.
         published: Vec<u64>,
     },
+    /// From now on only this writer may merge files.
+    CompactClaim {},
+    /// The rows of these files are in one file now: it is to be made visible, and they are to be deleted.
+    Compact(Merge),
+    /// That is done.
+    Compacted {
+        /// The record of the merge.
+        sequence: u64,
+    },
+    /// The merged file was lost before it became visible, and every file that was merged into it is there: they stay.
+    CompactAbandoned {
+        /// The record of the merge.
+        sequence: u64,
+        /// The merge, once more, since that record may be deleted by now.
+        merge: Merge,
+    },
+    /// The writer has nothing left to merge.
+    CompactRelease {},
+}
+
+/// Files that are merged into one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// The files, in the order of their rows.
+    pub inputs: Vec<FileEntry>,
+    /// The file with all their rows, as it will be visible.
+    pub file: FileEntry,
+    /// Where it lies until then, below the store's root.
+    pub staged: String,
+    /// What comes first: the new file, or the end of the old ones.
+    pub visibility: MergeVisibility,
+}
+
+/// A visible file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// From the store's root.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Rows in it.
+    pub rows: u64,
 }
 
 /// A source partition.
@@ -102,6 +145,21 @@ pub struct RecordedFile {
     pub staged: StagedAt,
     /// What to read to write it once more.
     pub sources: Vec<Range>,
+}
+
+impl Action {
+    /// Whether it is about merging.
+    #[must_use]
+    pub fn is_of_compactor(&self) -> bool {
+        match self {
+            Self::CompactClaim {}
+            | Self::Compact(_)
+            | Self::Compacted { .. }
+            | Self::CompactAbandoned { .. }
+            | Self::CompactRelease {} => true,
+            Self::Claim { .. } | Self::Commit { .. } | Self::Repair { .. } | Self::Release { .. } => false,
+        }
+    }
 }
 
 impl Partition {
@@ -152,7 +210,7 @@ impl Record {
         let (ranges, files): (&[Range], &[RecordedFile]) = match &record.action {
             Action::Commit { ranges, files, .. } => (ranges, files),
             Action::Repair { file, .. } => (&[], std::slice::from_ref(file)),
-            Action::Claim { .. } | Action::Release { .. } => (&[], &[]),
+            _ => (&[], &[]),
         };
         for Range { topic, partition, from, to } in ranges.iter().chain(files.iter().flat_map(|file| &file.sources)) {
             if *from < 0 || from >= to {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     read_record, record,
-    record::{Action, RecordedFile, VERSION},
+    record::{Action, FileEntry, Merge, RecordedFile, VERSION},
     record_path,
     state::State,
 };
@@ -54,6 +54,9 @@ pub(crate) struct ListedFile {
     pub(crate) bytes: u64,
     /// Rows in it.
     pub(crate) rows: u64,
+    /// Whether the record says that it is gone: merged into another file, or never there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_gone: bool,
 }
 
 /// What the last records told of files, so that they need not be read once more.
@@ -192,15 +195,32 @@ pub(super) fn listed(sequence: u64, action: &Action) -> Vec<ListedFile> {
         path: file.path.clone(),
         bytes: file.bytes,
         rows: file.rows,
+        is_gone: false,
+    };
+    let entry = |file: &FileEntry, is_gone: bool| {
+        let FileEntry { path, bytes, rows } = file.clone();
+        ListedFile { sequence, path, bytes, rows, is_gone }
+    };
+    // Of one merge either the inputs count or the file that they became.
+    let merge = |merge: &Merge, is_abandoned: bool| {
+        let inputs = merge.inputs.iter().map(|file| entry(file, !is_abandoned));
+        inputs.chain([entry(&merge.file, is_abandoned)]).collect()
     };
     match action {
         Action::Commit { files, .. } => files.iter().map(|file| line(sequence, file)).collect(),
         Action::Repair { sequence, file } => vec![line(*sequence, file)],
-        Action::Claim { .. } | Action::Release { .. } => Vec::new(),
+        Action::Compact(merged) => merge(merged, false),
+        Action::CompactAbandoned { merge: merged, .. } => merge(merged, true),
+        Action::Claim { .. }
+        | Action::Release { .. }
+        | Action::CompactClaim {}
+        | Action::Compacted { .. }
+        | Action::CompactRelease {} => Vec::new(),
     }
 }
 
-/// Every file that the ledger tells of, by path: of lists and of records that are there. A repair counts over the commit.
+/// Every file that the ledger tells of and that is not merged into another, by path: of lists and of records that are there.
+/// A repair counts over the commit.
 pub(super) async fn files(store: &Store) -> Result<BTreeMap<String, ListedFile>, PipelineError> {
     let mut found = BTreeMap::new();
     for (path, _) in store.list(&store.own_name("ledger/files")).await? {
@@ -208,19 +228,26 @@ pub(super) async fn files(store: &Store) -> Result<BTreeMap<String, ListedFile>,
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let file: ListedFile =
                 serde_json::from_slice(line).map_err(|error| record::damaged(&path).because(error))?;
-            found.insert(file.path.clone(), file);
+            add(&mut found, file);
         }
     }
     // The lists end at the newest snapshot, or before it when one who took a snapshot died on the way.
     let newest = list(store).await?.last().copied().unwrap_or_default();
     for sequence in first_record(store).await?.. {
         match read_record(store, sequence).await? {
-            Some(record) => {
-                found.extend(listed(sequence, &record.action).into_iter().map(|file| (file.path.clone(), file)))
-            }
+            Some(record) => listed(sequence, &record.action).into_iter().for_each(|file| add(&mut found, file)),
             None if sequence >= newest => break,
             None => {}
         }
     }
+    found.retain(|_, file| !file.is_gone);
     Ok(found)
+}
+
+/// Adds a line, unless a later record has told of the file: a record may be gone that is in a list already, while one before it
+/// is still there.
+fn add(found: &mut BTreeMap<String, ListedFile>, file: ListedFile) {
+    if found.get(&file.path).is_none_or(|known| known.sequence <= file.sequence) {
+        found.insert(file.path.clone(), file);
+    }
 }

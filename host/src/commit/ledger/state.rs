@@ -3,11 +3,11 @@
 //! Comes in: records in the order of their sequence. Goes out: for each source partition its owner and the next offset to
 //! read; the commits whose files are not known to be visible; and whether a writer may append what it wants to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Action, Partition, Range, Record, RecordedFile};
+use super::record::{Action, Merge, Partition, Range, Record, RecordedFile};
 
 /// The sum of all records below `next`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,20 @@ pub struct State {
     pub pending: BTreeMap<u64, Pending>,
     /// The nonces of the last records, by sequence.
     pub recent: BTreeMap<u64, String>,
+    /// Who merges files, and what.
+    #[serde(default)]
+    pub compaction: Compaction,
+}
+
+/// Who merges files, and what. One merge at a time: so no file can be merged into two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// Who may merge; nobody after a release.
+    pub owner: Option<String>,
+    /// The merge that is recorded and not known to be finished, with its sequence.
+    pub pending: Option<(u64, Merge)>,
+    /// Sequence of the last record of a compactor.
+    pub last: u64,
 }
 
 /// One partition.
@@ -73,13 +87,22 @@ pub enum Refusal {
     /// There is no such commit, or its files are visible.
     #[error("commit {0} is not waiting for files")]
     NotPending(u64),
+    /// Another one merges files.
+    #[error("files are merged by another writer now ({owner})")]
+    NotCompactor {
+        /// Who, or `nobody`.
+        owner: String,
+    },
+    /// There is no such merge, or it is finished; or one has to be finished first.
+    #[error("merge {0:?} is not the one that is waiting to be finished")]
+    OtherMerge(Option<u64>),
 }
 
 impl State {
     /// Whether a writer may append an action after all records so far.
     pub fn allows(&self, writer: &str, action: &Action) -> Result<(), Refusal> {
         match action {
-            Action::Claim { .. } => Ok(()),
+            Action::Claim { .. } | Action::CompactClaim {} => Ok(()),
             Action::Commit { ranges, .. } => ranges.iter().try_for_each(|range| {
                 self.owned(writer, &range.topic, range.partition)?;
                 self.follows(range)
@@ -92,6 +115,10 @@ impl State {
             }
             Action::Release { partitions, .. } => {
                 partitions.iter().try_for_each(|partition| self.owned(writer, &partition.topic, partition.partition))
+            }
+            Action::Compact(_) | Action::CompactRelease {} => self.compaction.allows(writer, None),
+            Action::Compacted { sequence } | Action::CompactAbandoned { sequence, .. } => {
+                self.compaction.allows(writer, Some(*sequence))
             }
         }
     }
@@ -150,6 +177,13 @@ impl State {
                 }
                 self.forget(published);
             }
+            Action::CompactClaim {} => self.compaction.owner = Some(record.writer.clone()),
+            Action::Compact(merge) => self.compaction.pending = Some((self.next, merge.clone())),
+            Action::Compacted { .. } | Action::CompactAbandoned { .. } => self.compaction.pending = None,
+            Action::CompactRelease {} => self.compaction.owner = None,
+        }
+        if record.action.is_of_compactor() {
+            self.compaction.last = self.next;
         }
         self.recent.insert(self.next, record.nonce.clone());
         self.next += 1;
@@ -180,6 +214,14 @@ impl State {
         }
     }
 
+    /// Files that must not be merged yet: those of commits that are not known to be visible, since whoever recovers such a commit
+    /// looks for them. To be asked after the files were listed: a commit is recorded before its files are visible, so a file that
+    /// was listed and is not among these never will be.
+    #[must_use]
+    pub fn unsettled(&self) -> BTreeSet<&str> {
+        self.pending.values().flat_map(|pending| &pending.files).map(|file| file.path.as_str()).collect()
+    }
+
     /// Commits of which a file may not be visible yet and that cover one of these partitions.
     #[must_use]
     pub fn pending_of(&self, partitions: &[Partition]) -> Vec<(u64, Pending)> {
@@ -192,6 +234,20 @@ impl State {
         };
         let found = self.pending.iter().filter(|(_, pending)| covers(pending));
         found.map(|(sequence, pending)| (*sequence, pending.clone())).collect()
+    }
+}
+
+impl Compaction {
+    /// Whether a writer merges files, and this merge, or none, is waiting to be finished.
+    fn allows(&self, writer: &str, waiting: Option<u64>) -> Result<(), Refusal> {
+        if self.owner.as_deref() != Some(writer) {
+            return Err(Refusal::NotCompactor { owner: self.owner.as_deref().unwrap_or("nobody").to_owned() });
+        }
+        match &self.pending {
+            None if waiting.is_none() => Ok(()),
+            Some((sequence, _)) if waiting == Some(*sequence) => Ok(()),
+            _ => Err(Refusal::OtherMerge(waiting)),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ fn store(folder: &std::path::Path) -> Store {
         keep_partition_columns: false,
         parquet: ParquetConfig::default(),
         retry_timeout: Duration::from_millis(300),
+        merge: crate::config::MergeConfig::default(),
     };
     Store::open(&sink, "orders", Metrics::detached(), tokio::runtime::Handle::current()).unwrap()
 }

@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use super::{columns::Columns, hdfs};
 use crate::config::{
-    ColumnConfig, Compression, Encoding, LocalConfig, ParquetConfig, PartitionColumn, PartitionTransform, S3Config,
-    Secret, SinkConfig, SinkKind, Statistics,
+    ColumnConfig, Compression, Encoding, LocalConfig, MergeConfig, MergePeriod, MergeVisibility, ParquetConfig,
+    PartitionColumn, PartitionTransform, S3Config, Secret, SinkConfig, SinkKind, Statistics,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, duration, expected, http_url, size},
@@ -17,9 +17,6 @@ const S3_KEYS: [&str; 6] =
 
 /// Keys of a local sink.
 const LOCAL_KEYS: [&str; 1] = ["base_path"];
-
-/// The original's keys of its merging, which is off unless they say so.
-const MERGE_KEYS: [&str; 3] = ["merge_period", "merge_min_files", "merge_on_flush"];
 
 /// Encodings by name.
 const ENCODINGS: [(&str, Encoding); 5] = [
@@ -45,11 +42,12 @@ pub(super) fn read(section: Section<'_>, folder: &Path, columns: Option<&Columns
         columns.check(&section, &partition_by, keep_partition_columns, &parquet);
     }
     let retry_timeout = section.get_or("retry_timeout", Duration::from_secs(600), duration);
-    accept_what_is_off(&section);
+    let merge = merge(&section);
+    accept_what_is_empty(&section);
     let kind = kind(&section, folder).ok()?;
     section.finish();
     let partition_by = partition_by.into_iter().map(|(column, _)| column).collect();
-    Some(SinkConfig { kind: kind?, partition_by, keep_partition_columns, parquet, retry_timeout })
+    Some(SinkConfig { kind: kind?, partition_by, keep_partition_columns, parquet, retry_timeout, merge })
 }
 
 /// The type is missing or unknown, so nothing can be said about other keys.
@@ -81,15 +79,33 @@ fn kind(section: &Section<'_>, folder: &Path) -> Result<Option<SinkKind>, Unknow
     Ok(kind)
 }
 
-/// Keys of the original that say what is so anyway: no merging, no further options.
-fn accept_what_is_off(section: &Section<'_>) {
+/// A key of the original that says what is so anyway: no further options.
+fn accept_what_is_empty(section: &Section<'_>) {
     if section.is_empty("extra_config") {
         let _ = section.node("extra_config");
     }
-    if section.scalar("merge_enabled").is_none_or(|text| boolean(text) == Ok(false)) {
-        for key in MERGE_KEYS.into_iter().chain(["merge_enabled"]) {
-            let _ = section.node(key);
-        }
+}
+
+/// Merging of small files.
+fn merge(section: &Section<'_>) -> MergeConfig {
+    let defaults = MergeConfig::default();
+    let periods = [
+        ("hour", MergePeriod::Hour),
+        ("day", MergePeriod::Day),
+        ("week", MergePeriod::Week),
+        ("month", MergePeriod::Month),
+    ];
+    let visibilities = [("doubled", MergeVisibility::Doubled), ("missing", MergeVisibility::Missing)];
+    let files_min = |text: &str| match count(text)? {
+        1 => Err("must be at least 2: one file alone has nothing to be merged with".to_owned()),
+        number => Ok(number),
+    };
+    MergeConfig {
+        is_enabled: section.get_or("merge_enabled", defaults.is_enabled, boolean),
+        period: section.get_or("merge_period", defaults.period, |text| choice(text, &periods)),
+        files_min: section.get_or("merge_min_files", defaults.files_min, files_min),
+        on_flush: section.get_or("merge_on_flush", defaults.on_flush, boolean),
+        visibility: section.get_or("merge_visibility", defaults.visibility, |text| choice(text, &visibilities)),
     }
 }
 

@@ -118,7 +118,7 @@ sink:
   aws_access_key_id: key
   partition_by: [county]
   compression: zstd(99)
-  merge_enabled: true
+  merge_min_files: 1
 schema:
   fields:
     - {name: country, type: string}
@@ -134,7 +134,7 @@ orders.yaml:5: source.batch_size: expected a whole number such as 1000 or 1_000_
 orders.yaml:6: sink.aws_secret_access_key: is missing: key id and secret come together, or neither for the usual AWS chain
 orders.yaml:10: sink.partition_by: the schema has no column \"county\"; did you mean country? There are: country, ts
 orders.yaml:11: sink.compression: the level of zstd is from 1 to 22, found 99
-orders.yaml:12: sink.merge_enabled: this version does not serve compaction yet
+orders.yaml:12: sink.merge_min_files: must be at least 2: one file alone has nothing to be merged with
 orders.yaml:16: schema.fields[1].type: expected the unit s, ms, us or ns, at character 11 of \"timestamp[min]\"
 orders.yaml:17: pipeline.flush_interval_seconds: means the same as commit_interval, which says 1s and not 2s; leave one out
 orders.yaml:18: commit_interval: unknown key here; did you mean `pipeline.commit_interval`?
