@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod process;
 pub mod proxy;
 pub mod s3;
+pub mod s3_faults;
 
 /// Lowest port handed out.
 const PORT_FIRST: u16 = 10_100;

@@ -3,6 +3,7 @@
 //! Servers are started once and shared; a scenario has topics, groups and prefixes of its own. Those that stop a broker
 //! start their own. Each test says what it does and what that guarantees.
 
+mod ambiguous;
 mod examples;
 mod files;
 mod group;

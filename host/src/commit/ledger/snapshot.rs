@@ -196,7 +196,7 @@ pub(super) fn listed(sequence: u64, action: &Action) -> Vec<ListedFile> {
     match action {
         Action::Commit { files, .. } => files.iter().map(|file| line(sequence, file)).collect(),
         Action::Repair { sequence, file } => vec![line(*sequence, file)],
-        Action::Claim { .. } | Action::Release { .. } => Vec::new(),
+        Action::Claim { .. } | Action::Skip { .. } | Action::Release { .. } => Vec::new(),
     }
 }
 
