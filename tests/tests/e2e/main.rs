@@ -4,6 +4,7 @@
 //! start their own. Each test says what it does and what that guarantees.
 
 mod ambiguous;
+mod disk;
 mod examples;
 mod files;
 mod group;
@@ -15,5 +16,6 @@ mod outage;
 mod servers;
 mod shared;
 mod telemetry;
+mod topics;
 mod whole_path;
 mod wrong;
