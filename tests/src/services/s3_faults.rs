@@ -278,7 +278,8 @@ fn error_answer(code: u16) -> Vec<u8> {
 
 /// An answer that names an error.
 fn answer_of(status: &str, code: &str) -> Vec<u8> {
-    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>A fault of the test.</Message></Error>");
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>A fault of the test.</Message></Error>");
     let mut head = format!("HTTP/1.1 {status}\r\ncontent-type: application/xml\r\nconnection: close\r\n");
     // Writing into a string cannot fail.
     let _ = write!(head, "content-length: {}\r\n\r\n{body}", body.len());

@@ -1,6 +1,6 @@
 //! A store whose answers cannot be trusted: lost after the request was carried out, wrong, late, an error where there was none.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use fs_data_sink_tests::{
@@ -12,8 +12,14 @@ use serde_json::json;
 
 use crate::shared::{LONG, SHORT, s3, say, scenario, unique};
 
-/// Rows of a run: with a commit for every 80 of them, enough records for snapshots and for old records to be deleted.
+/// Rows of a run.
 const ROWS: u64 = 16_000;
+
+/// Commits of a run: enough for every fault in turn, and for a snapshot.
+const COMMITS: u64 = 70;
+
+/// Enough for old records to be deleted as well.
+const COMMITS_MANY: u64 = 140;
 
 /// What may befall any request.
 const ANY: [Fault; 6] = [
@@ -40,20 +46,30 @@ struct Case {
     also: &'static [Fault],
     /// How many good requests come between two faults.
     good_between: usize,
+    /// How many commits the run makes.
+    commits: u64,
     /// Which of the kinds the run must have made, with every fault.
     met: &'static [Kind],
 }
 
 /// Every request of the protocol.
 const CASES: [Case; 7] = [
-    Case { name: "create", kinds: &[Kind::Create], also: &CONDITIONAL, good_between: 2, met: &[Kind::Create] },
-    Case { name: "read", kinds: &[Kind::Get], also: &[], good_between: 2, met: &[Kind::Get] },
-    Case { name: "list", kinds: &[Kind::List], also: &[], good_between: 2, met: &[Kind::List] },
+    Case {
+        name: "create",
+        kinds: &[Kind::Create],
+        also: &CONDITIONAL,
+        good_between: 2,
+        commits: COMMITS,
+        met: &[Kind::Create],
+    },
+    Case { name: "read", kinds: &[Kind::Get], also: &[], good_between: 2, commits: COMMITS, met: &[Kind::Get] },
+    Case { name: "list", kinds: &[Kind::List], also: &[], good_between: 2, commits: COMMITS, met: &[Kind::List] },
     Case {
         name: "upload",
         kinds: &[Kind::BeginUpload, Kind::UploadPart],
         also: &[Fault::Refused(409)],
         good_between: 2,
+        commits: COMMITS,
         met: &[Kind::BeginUpload, Kind::UploadPart],
     },
     // A failed completion asks whether the file is there.
@@ -62,9 +78,17 @@ const CASES: [Case; 7] = [
         kinds: &[Kind::CompleteUpload, Kind::Head],
         also: &[Fault::ErrorIn200],
         good_between: 1,
+        commits: COMMITS,
         met: &[Kind::CompleteUpload, Kind::Head],
     },
-    Case { name: "clean", kinds: &[Kind::Delete, Kind::Put], also: &[], good_between: 0, met: &[Kind::Delete] },
+    Case {
+        name: "clean",
+        kinds: &[Kind::Delete, Kind::Put],
+        also: &[],
+        good_between: 1,
+        commits: COMMITS_MANY,
+        met: &[Kind::Delete],
+    },
     Case {
         name: "every",
         kinds: &[
@@ -80,6 +104,7 @@ const CASES: [Case; 7] = [
         ],
         also: &[],
         good_between: 3,
+        commits: COMMITS,
         met: &[Kind::Create],
     },
 ];
@@ -101,13 +126,14 @@ fn answers_are_lost_wrong_and_late() -> anyhow::Result<()> {
 
 /// One run.
 fn run(workspace: &Workspace, case: &Case) -> anyhow::Result<()> {
-    let (s3, prefix) = (s3()?, unique("ambiguous"));
+    let (s3, prefix, start) = (s3()?, unique("ambiguous"), Instant::now());
     let faults: Vec<Fault> = case.also.iter().chain(&ANY).copied().collect();
     let plan = Plan { kinds: case.kinds.to_vec(), faults: faults.clone(), good_between: case.good_between };
     let proxy = S3Faults::start(&s3.access().endpoint, plan)?;
     let sink = s3_sink(&s3.access().through(&proxy.endpoint()), &prefix);
-    let source = "  type: file\n  paths: [\"in/rows.ndjson\"]\n  batch_size: 80\n".to_owned();
-    let mut configuration = Configuration::new("ambiguous", source.clone(), sink);
+    let rows_max = ROWS / case.commits;
+    let source = format!("  type: file\n  paths: [\"in/rows.ndjson\"]\n  batch_size: {rows_max}\n");
+    let mut configuration = Configuration::new("ambiguous", source, sink);
     configuration.pipeline = "  commit_interval: 10s\n  flush_interval_batches: 1\n".to_owned();
     workspace.write("pipeline.yaml", configuration.yaml())?;
     workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
@@ -116,7 +142,8 @@ fn run(workspace: &Workspace, case: &Case) -> anyhow::Result<()> {
         let missed: BTreeSet<&Fault> = faults.iter().filter(|fault| !met.contains_key(&(*kind, **fault))).collect();
         ensure!(missed.is_empty(), "{kind:?} did not meet {missed:?}, so nothing was shown of it: {met:?}");
     }
-    say(&format!("ambiguous: {}: {} requests met a fault", case.name, met.values().sum::<u64>()));
+    let (count, seconds) = (met.values().sum::<u64>(), start.elapsed().as_secs());
+    say(&format!("ambiguous: {}: {count} requests met a fault, {seconds} s", case.name));
     // What readers and the ledger see is asked of the server itself.
     configuration.sink = s3_sink(s3.access(), &prefix);
     workspace.write("direct.yaml", configuration.yaml())?;

@@ -101,19 +101,21 @@ fn all_files(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether every row is there once, the ledger agrees, and nothing lies about.
+/// Whether every row is there once, the ledger agrees, and no file but those that are staged lies about.
 fn compare(workspace: &Workspace, lake: &Path) -> anyhow::Result<()> {
     let seen = Lake::Local(lake).read(Reader::DuckDb, &[], workspace.path())?;
     let expected = Expected::new(Box::new(|| Box::new((0..ROWS).map(row))));
     seen.compare(&expected)?.expect_exact()?;
     workspace.run(&["ledger", "verify", "pipeline.yaml"], SHORT)?.expect(0, &["the store is as the ledger says"])?;
+    ensure_nothing_left(lake, "#")
+}
+
+/// Whether no file has these words in its name.
+fn ensure_nothing_left(lake: &Path, words: &str) -> anyhow::Result<()> {
     let mut files = Vec::new();
     all_files(lake, &mut files)?;
-    let left: Vec<_> = files
-        .iter()
-        .filter(|file| file.to_string_lossy().contains("/staging/") || file.to_string_lossy().contains('#'))
-        .collect();
-    ensure!(left.is_empty(), "left behind: {left:?}");
+    files.retain(|file| file.to_string_lossy().contains(words));
+    ensure!(files.is_empty(), "left behind: {files:?}");
     Ok(())
 }
 
@@ -145,7 +147,8 @@ fn a_full_disk_is_waited_for() -> anyhow::Result<()> {
         ensure!(said.lines().any(|line| line.contains("No space left") && line.contains(&place)), "no place: {said}");
         disk.grow("64m")?;
         finish(process, LONG)?.expect(0, &[])?;
-        compare(workspace, &lake)
+        compare(workspace, &lake)?;
+        ensure_nothing_left(&lake, "/staging/")
     })
 }
 
@@ -161,6 +164,7 @@ fn a_disk_that_stays_full_ends_the_run() -> anyhow::Result<()> {
         ended.expect(1, &["the disk is full", &lake.display().to_string()])?;
         disk.grow("64m")?;
         workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        // What the first run had staged is removed when it is a day old.
         compare(workspace, &lake)
     })
 }
@@ -274,6 +278,8 @@ fn everything_is_on_the_disk_before_the_record() -> anyhow::Result<()> {
                     to_sync.retain(|folder| folder != path);
                     synced.insert(path.clone());
                 }
+                // The second of the two of the probe is refused.
+                Asked::Linked(_, to) if to.contains("/probe/") => {}
                 Asked::Linked(from, to) => {
                     ensure!(synced.contains(from), "{from} became {to} before its bytes were on the disk");
                     let folder = Path::new(to).parent().context("no folder")?;
@@ -299,6 +305,7 @@ fn everything_is_on_the_disk_before_the_record() -> anyhow::Result<()> {
         ensure!(records >= 24 && files >= 24, "{records} records and {files} files: the trace was not understood");
         let count = asked.iter().filter(|step| matches!(step, Asked::Synced(_))).count();
         say(&format!("fsync: {records} records and {files} files took {count} fsyncs"));
-        compare(workspace, &lake)
+        compare(workspace, &lake)?;
+        ensure_nothing_left(&lake, "/staging/")
     })
 }

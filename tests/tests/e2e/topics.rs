@@ -40,9 +40,8 @@ fn run_and_compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result
 /// Whether exactly these rows are there and the ledger agrees.
 fn compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result<String> {
     let (folder, ids) = (workspace.path().join("lake"), ids.clone());
-    let expected = Expected::new(Box::new(move || {
-        Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))
-    }));
+    let expected =
+        Expected::new(Box::new(move || Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))));
     let seen = Lake::Local(&folder).read(Reader::DuckDb, &[], workspace.path())?;
     seen.compare(&expected)?.expect_exact()?;
     let verified = workspace.run(&["ledger", "verify", "pipeline.yaml"], SHORT)?;
