@@ -133,8 +133,8 @@ fn run(workspace: &Workspace, case: &Case) -> anyhow::Result<()> {
     let sink = s3_sink(&s3.access().through(&proxy.endpoint()), &prefix);
     let rows_max = ROWS / case.commits;
     let source = format!("  type: file\n  paths: [\"in/rows.ndjson\"]\n  batch_size: {rows_max}\n");
-    let mut configuration = Configuration::new("ambiguous", source, sink);
-    configuration.pipeline = "  commit_interval: 10s\n  flush_interval_batches: 1\n".to_owned();
+    let pipeline = "  commit_interval: 10s\n  flush_interval_batches: 1\n".to_owned();
+    let mut configuration = Configuration { pipeline, ..Configuration::new("ambiguous", source, sink) };
     workspace.write("pipeline.yaml", configuration.yaml())?;
     workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
     let met = proxy.met();

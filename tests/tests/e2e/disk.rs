@@ -29,13 +29,13 @@ const ROWS: u64 = 24_000;
 /// A row that does not compress well.
 fn row(id: u64) -> String {
     let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut text = String::with_capacity(512);
-    while text.len() < 480 {
+    let words = (0..30).map(|_| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        text.push_str(&format!("{state:016x}"));
-    }
+        format!("{state:016x}")
+    });
+    let text: String = words.collect();
     json!({"id": id, "text": text}).to_string()
 }
 
@@ -125,8 +125,8 @@ fn configure(workspace: &Workspace, lake: &Path, retry_timeout: &str) -> anyhow:
     workspace.write("in/rows.ndjson", text)?;
     let sink = local_sink(lake) + &format!("  compression: none\n  retry_timeout: {retry_timeout}\n");
     let source = "  type: file\n  paths: [\"in/rows.ndjson\"]\n  batch_size: 500\n".to_owned();
-    let mut configuration = Configuration::new("full", source, sink);
-    configuration.pipeline = "  commit_interval: 10s\n  flush_interval_batches: 2\n".to_owned();
+    let pipeline = "  commit_interval: 10s\n  flush_interval_batches: 2\n".to_owned();
+    let configuration = Configuration { pipeline, ..Configuration::new("full", source, sink) };
     workspace.write("pipeline.yaml", configuration.yaml())?;
     Ok(())
 }
