@@ -130,7 +130,7 @@ async fn a_snapshot_that_was_not_taken_is_made_up_for() {
     let store = store(folder.path());
     for (first, end) in [(0, 70), (70, 250)] {
         let ledger = Ledger::open(store.clone()).await.unwrap();
-        ledger.claim("writer", &[SourcePartition::new("orders", 3)]).await.unwrap();
+        ledger.claim("writer", &[SourcePartition::new("orders", 3)], &BTreeMap::new()).await.unwrap();
         for number in first..end {
             let delta = offsets(number, number + 1);
             let file = staged(&store, &format!("orders/{number:03}.parquet")).await;
@@ -144,7 +144,7 @@ async fn a_snapshot_that_was_not_taken_is_made_up_for() {
             }
         }
     }
-    assert_eq!(audit::verify(&store).await.unwrap(), Vec::<String>::new());
+    assert_eq!(audit::verify(&store).await.unwrap().findings, Vec::<String>::new());
     assert_eq!(audit::show(&store).await.unwrap().files, 250);
     let objects = store.list(&store.own_name("ledger")).await.unwrap().len();
     assert!(objects < 3 * 64, "{objects} objects");
