@@ -306,7 +306,12 @@ impl Writer {
             let all = self.is_last || dice.one_in(3);
             let numbers: Vec<_> = (0..PARTITIONS).filter(|_| all || dice.one_in(2)).collect();
             let partitions: Vec<_> = numbers.into_iter().map(partition).collect();
-            self.append(world, Action::Claim { partitions: partitions.clone() }, Then::Claimed(partitions), Vec::new());
+            self.append(
+                world,
+                Action::Claim { partitions: partitions.clone(), topic_ids: BTreeMap::new() },
+                Then::Claimed(partitions),
+                Vec::new(),
+            );
         } else if todo.is_empty() || (!self.is_last && dice.one_in(12)) {
             let partitions = self.owned.keys().map(|number| partition(*number)).collect();
             let published = std::mem::take(&mut self.published);

@@ -111,7 +111,19 @@ impl Workspace {
 
     /// Starts the program with a standard input.
     pub fn start_with_input(&self, arguments: &[&str], input: Stdio) -> anyhow::Result<Process> {
-        let mut command = Command::new(binary()?);
+        self.start_command(Command::new(binary()?), arguments, input)
+    }
+
+    /// Runs the program to its end under another one, which is given the program as its last argument.
+    pub fn run_under(&self, other: &[&str], arguments: &[&str], limit: Duration) -> anyhow::Result<Finished> {
+        let (first, rest) = other.split_first().context("no other program")?;
+        let mut command = Command::new(first);
+        command.args(rest).arg(binary()?);
+        finish(self.start_command(command, arguments, Stdio::null())?, limit)
+    }
+
+    /// Starts a command in this folder, with the variables of the program.
+    fn start_command(&self, mut command: Command, arguments: &[&str], input: Stdio) -> anyhow::Result<Process> {
         command.args(arguments).current_dir(self.path()).env_clear();
         // Only what any program may need: what is set at the desk for servers must not reach a configuration.
         for name in ["PATH", "HOME", "TMPDIR", "LANG", "FS_DATA_SINK_CACHE", "XDG_CACHE_HOME"] {

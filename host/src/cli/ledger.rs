@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{BAD_CONFIGURATION, ConfigArguments, DONE, FAILED, answer, run, tell};
 use crate::{
-    commit::ledger::audit::{self, PartitionReport, RecordReport, Report},
+    commit::ledger::audit::{self, PartitionReport, RecordReport, Report, Verified},
     config::PipelineConfig,
     error::PipelineError,
     store::Store,
@@ -106,10 +106,15 @@ async fn show(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, 
 
 /// Prints what does not agree.
 async fn verify(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, PipelineError> {
-    let findings = audit::verify(store).await?;
+    let Verified { findings, notes } = audit::verify(store).await?;
     if json {
-        answer(&serde_json::json!({"pipeline": &*config.name, "findings": findings}).to_string());
-    } else if findings.is_empty() {
+        answer(&serde_json::json!({"pipeline": &*config.name, "findings": findings, "notes": notes}).to_string());
+        return Ok(if findings.is_empty() { DONE } else { FAILED });
+    }
+    for note in notes {
+        answer(&format!("pipeline {}: note: {note}", config.name));
+    }
+    if findings.is_empty() {
         answer(&format!("pipeline {}: the store is as the ledger says", config.name));
     } else {
         for finding in &findings {

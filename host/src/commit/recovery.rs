@@ -32,6 +32,11 @@ impl LedgerWriter {
         appended
     }
 
+    /// Records that the source has deleted offsets before they were read.
+    pub async fn skip(&self, missing: &CheckpointDelta) -> Result<(), PipelineError> {
+        self.ledger.skip(&self.writer, missing).await
+    }
+
     /// All files of a commit are visible; the next record says so.
     pub(super) fn has_published(&self, sequence: u64) {
         self.published().push(sequence);
@@ -90,8 +95,9 @@ impl Recovery {
     pub async fn claim(
         &self,
         partitions: &[SourcePartition],
+        topic_ids: &BTreeMap<std::sync::Arc<str>, String>,
     ) -> Result<(BTreeMap<SourcePartition, i64>, Vec<LostFile>), PipelineError> {
-        let claimed = self.writer.ledger.claim(&self.writer.writer, partitions).await?;
+        let claimed = self.writer.ledger.claim(&self.writer.writer, partitions, topic_ids).await?;
         super::fail_point::pass("claimed");
         let mut lost = Vec::new();
         for (sequence, pending) in claimed.pending {

@@ -100,6 +100,13 @@ pub(super) fn librdkafka_name(name: &str, value: &str) -> Result<String, String>
     if let Some((refused, reason)) = REFUSED.iter().find(|(refused, _)| *refused == dotted) {
         return Err(format!("{refused} cannot be set here: {reason}"));
     }
+    if dotted == "isolation.level" && value != "read_committed" {
+        return Err(
+            "isolation.level cannot be set to anything but read_committed: records of transactions that are not \
+                    committed, or aborted, would become rows"
+                .to_owned(),
+        );
+    }
     if let Some((_, instead)) = OURS.iter().find(|(other, _)| *other == dotted) {
         return Err(format!("librdkafka has no such property; {instead}"));
     }
@@ -167,6 +174,9 @@ mod tests {
         for (name, reason) in REFUSED {
             assert!(librdkafka_name(name, "1").unwrap_err().ends_with(reason));
         }
+        let uncommitted = librdkafka_name("isolation_level", "read_uncommitted").unwrap_err();
+        assert!(uncommitted.contains("anything but read_committed"), "{uncommitted}");
+        assert_eq!(librdkafka_name("isolation.level", "read_committed").unwrap(), "isolation.level");
         assert_eq!(librdkafka_name("group_id", "g").unwrap_err(), "group.id cannot be set here: use source.group_id");
     }
 

@@ -98,6 +98,7 @@ async fn commit_in_order(
     while let Some((generation, done)) = requests.recv().await {
         let (files, bytes, rows) = totals::size(&generation);
         let span = tracing::info_span!("commit", generation = generation.sequence, files, rows, bytes);
+        source.confirm(&generation.delta).await?;
         let delta = committer.commit(generation).instrument(span).await?;
         source.committed(delta).instrument(tracing::info_span!("commit_offsets")).await?;
         totals.committed(files, bytes, rows);

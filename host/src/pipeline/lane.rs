@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput, restore};
 use crate::{
     batch::{RawBatch, Rejection},
-    checkpoint::SourcePartition,
+    checkpoint::{CheckpointDelta, SourcePartition},
     commit::{CommitContext, Committer, LedgerWriter, Recovery},
     config::{DeadLetterConfig, ErrorHandling},
     error::PipelineError,
@@ -143,11 +143,12 @@ impl Lane {
                     // The source may have given up waiting; then it has already dropped the partitions.
                     let _ = release.send(());
                 }
-                Next::Event(Some(SourceEvent::Assigned { partitions, begin })) => {
-                    let positions = self.claim(&partitions).await?;
+                Next::Event(Some(SourceEvent::Assigned { partitions, topic_ids, begin })) => {
+                    let positions = self.claim(&partitions, &topic_ids).await?;
                     // The source may have given up waiting; then it has failed, and says so next.
                     let _ = begin.send(positions);
                 }
+                Next::Event(Some(SourceEvent::Missing(missing))) => self.skip(&missing).await?,
                 // Whether another one has claimed them is not known yet, and the open generation has their rows.
                 Next::Event(Some(SourceEvent::Lost { .. })) if self.writer.is_some() => {
                     return Err(PipelineError::restart("partitions were lost: the session expired"));
@@ -170,15 +171,32 @@ impl Lane {
     }
 
     /// Claims partitions in the ledger, and makes visible what was committed of them before; where each goes on.
-    async fn claim(&mut self, partitions: &[SourcePartition]) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
+    async fn claim(
+        &mut self,
+        partitions: &[SourcePartition],
+        topic_ids: &BTreeMap<Arc<str>, String>,
+    ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
         let Some(writer) = &self.writer else { return Ok(BTreeMap::new()) };
         let recovery = Recovery::new(writer.clone(), self.shared.store.clone());
-        let (positions, lost) = recovery.claim(partitions).await?;
+        let (positions, lost) = recovery.claim(partitions, topic_ids).await?;
         if !lost.is_empty() {
             restore::restore(&self.shared, self.number, &recovery, &lost).await?;
         }
         self.owned.extend(partitions.iter().cloned());
         Ok(positions)
+    }
+
+    /// Records and tells that the source has deleted records before they were read.
+    async fn skip(&mut self, missing: &CheckpointDelta) -> Result<(), PipelineError> {
+        if let Some(writer) = &self.writer {
+            writer.skip(missing).await?;
+        }
+        for (partition, range) in missing.iter() {
+            self.shared.metrics.gap(&partition.topic, u64::try_from(range.to - range.from).unwrap_or(0));
+            tracing::warn!(pipeline = %self.shared.config.name, %partition, from = range.from, to = range.to,
+                "the source has deleted records that were never read (retention); reading goes on behind them");
+        }
+        Ok(())
     }
 
     /// Gives partitions back in the ledger, once all that was read of them is committed. Whoever comes next claims them anyway,

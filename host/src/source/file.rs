@@ -167,7 +167,9 @@ impl Reader {
         let partitions = files.iter().map(|file| SourcePartition::new(file.as_str(), 0)).collect();
         let (begin, answer) = oneshot::channel();
         let ended = || PipelineError::restart("the lane ended before the files were claimed");
-        self.sender.blocking_send(SourceEvent::Assigned { partitions, begin }).map_err(|_| ended())?;
+        self.sender
+            .blocking_send(SourceEvent::Assigned { partitions, topic_ids: BTreeMap::new(), begin })
+            .map_err(|_| ended())?;
         let positions = answer.blocking_recv().map_err(|_| ended())?;
         self.ranges = positions
             .into_iter()

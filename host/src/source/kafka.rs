@@ -8,6 +8,7 @@
 //! generation before it takes another batch, since the partition may come back at an earlier offset.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -34,6 +35,7 @@ mod group;
 mod others;
 mod owed;
 mod poll;
+mod topic_id;
 
 pub(super) use again::read_again;
 use group::{Group, Member};
@@ -46,6 +48,10 @@ const EVENTS_HEARD_MAX: usize = 20;
 
 /// How long one of them is waited for.
 const EVENT_WAIT: Duration = Duration::from_millis(10);
+
+/// What to do about a topic that was made anew.
+const MADE_ANEW_ADVICE: &str =
+    "To read the new one from its start, give the pipeline another `name` (a ledger of its own)";
 
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,6 +115,32 @@ impl KafkaControl {
         tokio::task::spawn_blocking(move || commit(&consumer, &group))
             .await
             .map_err(|error| PipelineError::retry("committing offsets ended abnormally").because(error))?
+    }
+
+    /// Fails where a topic is not the one that was claimed. A broker that does not answer has not been asked for records
+    /// either: then nothing is said.
+    pub(super) async fn confirm(&self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
+        let claimed = self.group.claimed_ids(delta);
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let consumer = Arc::clone(&self.consumer);
+        let topics = claimed.keys().map(Arc::clone).collect();
+        let answer = tokio::task::spawn_blocking(move || topic_id::topic_ids(consumer.client(), &topics))
+            .await
+            .map_err(|error| PipelineError::retry("asking for the topics' ids ended abnormally").because(error))?;
+        let found = answer.unwrap_or_else(|error| {
+            tracing::debug!(%error, "Kafka: the broker did not say whether the topics are still the same");
+            BTreeMap::new()
+        });
+        match claimed.iter().find(|(topic, id)| found.get(*topic).is_some_and(|found| found != *id)) {
+            None => Ok(()),
+            Some((topic, id)) => Err(PipelineError::stop(format!(
+                "{topic}: the topic was deleted and made anew while it was read (its id was {id} and is {}), so what was read \
+                 last cannot be told from records of the new one, and is not committed. {MADE_ANEW_ADVICE}",
+                found.get(topic).map_or("unknown", String::as_str)
+            ))),
+        }
     }
 
     /// Asks the poll thread to end.

@@ -136,9 +136,13 @@ pub enum SourceEvent {
     Assigned {
         /// Which.
         partitions: Vec<SourcePartition>,
+        /// What tells their topics from others that had or will have the same name, where the source knows that.
+        topic_ids: BTreeMap<Arc<str>, String>,
         /// The next offset to read of each that the ledger knows.
         begin: oneshot::Sender<BTreeMap<SourcePartition, i64>>,
     },
+    /// The source has deleted these offsets before they were read, under exactly once; it goes on behind them.
+    Missing(CheckpointDelta),
     /// Partitions are being taken away: commit what was read, then send `release`. The source waits, within a limit.
     Revoked {
         /// Which.
@@ -175,6 +179,15 @@ impl SourceControl {
     pub async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
         match &self.0 {
             Control::Kafka(kafka) => kafka.committed(delta).await,
+            Control::File(_) => Ok(()),
+        }
+    }
+
+    /// Whether offsets that were read are still those of the topics that were claimed: a topic that was deleted and made anew
+    /// meanwhile gave records of its own under the offsets of the old one. To be asked before they are recorded.
+    pub async fn confirm(&self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
+        match &self.0 {
+            Control::Kafka(kafka) => kafka.confirm(delta).await,
             Control::File(_) => Ok(()),
         }
     }

@@ -11,6 +11,10 @@ use crate::error::{PipelineError, Verdict};
 const REFUSALS: [&str; 6] =
     ["SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "ExpiredToken", "InvalidToken", "403 Forbidden"];
 
+/// S3's words for requests that met another one under way: to be tried again. The client takes their number, 409, for an object
+/// that exists.
+const CONFLICTS: [&str; 2] = ["OperationAborted", "ConditionalRequestConflict"];
+
 /// Whether the object, the upload or the bucket is not there.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. })
@@ -50,6 +54,9 @@ pub(super) fn judge(error: &Error) -> (Verdict, &'static str) {
                 "the credentials are wrong or lack a right; see sink.aws_access_key_id and sink.aws_secret_access_key, \
              or the folder's owner",
             )
+        }
+        Error::AlreadyExists { .. } if CONFLICTS.iter().any(|word| text.contains(word)) => {
+            (Verdict::Retry, "the store is busy with another request for the same object")
         }
         Error::AlreadyExists { .. } => (Verdict::Stop, "another file is there under this name"),
         Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::InvalidPath { .. } => {

@@ -57,7 +57,7 @@ impl Store {
             let moved = match staging {
                 // The name is new, so there is nothing that a copy could replace.
                 Staging::Multipart(_) => objects.copy(from, to).await,
-                Staging::Rename | Staging::Append(_) => {
+                Staging::Append(_) => {
                     let create = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
                     objects.rename_opts(from, to, create).await
                 }

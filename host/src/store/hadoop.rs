@@ -16,7 +16,7 @@ const MESSAGE_LENGTH_MAX: usize = 400;
 /// A store whose files grow at their ends.
 #[async_trait]
 pub(super) trait AppendStore: fmt::Debug + Send + Sync {
-    /// Makes the bytes of a file of ours from `offset` on be these, and brings them to the datanodes. May be repeated after
+    /// Makes the bytes of a file of ours from `offset` on be these, and brings them to the disk or the datanodes. May be repeated after
     /// any failure: `is_repeated` then says that some of the bytes may be there already. All before `offset` is there.
     async fn append_at(&self, path: &Path, offset: u64, bytes: &PutPayload, is_repeated: bool) -> Result<()>;
 }

@@ -5,8 +5,8 @@
 //! repeated; every request that fails for a reason that may pass is tried again, within a limit, counted and logged.
 //!
 //! Stores differ only here, and only in how they stage: S3 keeps the parts of an uncompleted multipart upload, a
-//! local disk and HDFS a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`. On HDFS that file
-//! grows part by part, each part by a request that can be repeated.
+//! local disk and HDFS a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`. That file grows part by
+//! part, each part by a request that can be repeated.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,9 +77,7 @@ struct Inner {
 enum Staging {
     /// Parts of an uncompleted multipart upload.
     Multipart(MultipartHandle),
-    /// A file of ours, renamed at publish.
-    Rename,
-    /// The same, growing by requests that can be repeated.
+    /// A file of ours, growing by requests that can be repeated, renamed at publish.
     Append(Arc<dyn AppendStore>),
 }
 
@@ -103,8 +101,8 @@ impl Store {
                 (objects, Staging::Multipart(MultipartHandle(client)), root, location)
             }
             SinkKind::Local(config) => {
-                let (client, location) = local::open(config)?;
-                (client, Staging::Rename, Path::default(), location)
+                let local::LocalFolder { objects, staging, location } = local::open(config)?;
+                (objects, Staging::Append(staging), Path::default(), location)
             }
             SinkKind::Hdfs(config) => open_hdfs(config, pipeline, io.clone())?,
         };
@@ -135,7 +133,7 @@ impl Store {
             Staging::Multipart(_) => {
                 objects.list(Some(&own)).try_next().await.map_err(|error| failure::explain(location, "list", error))?;
             }
-            Staging::Rename | Staging::Append(_) => {
+            Staging::Append(_) => {
                 let probe = own.clone().join(format!("probe-{}", uuid::Uuid::new_v4()));
                 let explain = |error| failure::explain(location, "write", error);
                 objects.put(&probe, PutPayload::from_static(b"probe")).await.map_err(explain)?;
@@ -193,7 +191,7 @@ impl Store {
                 let create = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
                 objects.rename_opts(staged, target, create).await
             }
-            (StagedKind::Upload { .. }, Staging::Rename | Staging::Append(_)) => {
+            (StagedKind::Upload { .. }, Staging::Append(_)) => {
                 Err(object_store::Error::NotSupported { source: "a multipart upload in a store without them".into() })
             }
         };

@@ -10,9 +10,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use object_store::{
-    MultipartId, MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut, multipart::PartId, path::Path,
-};
+use object_store::{MultipartId, ObjectStoreExt, PutPayload, PutPayloadMut, multipart::PartId, path::Path};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
@@ -130,8 +128,6 @@ pub struct StagingWriter {
 enum Begun {
     /// A multipart upload.
     Upload(MultipartHandle, MultipartId),
-    /// A file of ours.
-    File(Path, Box<dyn MultipartUpload>),
     /// A file of ours that grows.
     Growing {
         /// From the root of the store.
@@ -191,11 +187,6 @@ impl StagingWriter {
         }
         let kind = match self.begun.take() {
             Some(Begun::Upload(_, id)) => StagedKind::Upload { id, parts },
-            Some(Begun::File(staged, mut file)) => {
-                let finished = file.complete().await;
-                finished.map_err(|error| failure::explain(&self.name(), "finish the file", error))?;
-                StagedKind::File { staged }
-            }
             Some(Begun::Growing { staged, .. }) => StagedKind::File { staged },
             None => return Err(self.failed("finish a file that was never begun")),
         };
@@ -229,14 +220,6 @@ impl StagingWriter {
                     part
                 })
             }
-            Some(Begun::File(_, file)) => {
-                let written = file.put_part(payload);
-                self.store.0.io.spawn(async move {
-                    let written = written.await;
-                    drop(permit);
-                    written.map(|()| None).map_err(|error| failure::explain(&name, "write", error))
-                })
-            }
             Some(Begun::Growing { staged, files, length }) => {
                 let (staged, files, offset) = (staged.clone(), Arc::clone(files), *length);
                 *length += payload.content_length() as u64;
@@ -266,7 +249,7 @@ impl StagingWriter {
         if self.begun.is_some() {
             return Ok(());
         }
-        let Inner { objects, staging, retry, .. } = &*self.store.0;
+        let Inner { staging, retry, .. } = &*self.store.0;
         let begun = match staging {
             Staging::Multipart(uploads) => {
                 let target = self.store.full_path(&self.path);
@@ -276,11 +259,6 @@ impl StagingWriter {
             Staging::Append(files) => {
                 let (staged, files) = (self.store.staged_name(), Arc::clone(files));
                 Begun::Growing { staged, files, length: 0 }
-            }
-            Staging::Rename => {
-                let staged = self.store.staged_name();
-                let file = retry.run("create_file", &self.path, || objects.put_multipart(&staged)).await?;
-                Begun::File(staged, file)
             }
         };
         self.begun = Some(begun);
@@ -314,10 +292,11 @@ impl Drop for StagingWriter {
 async fn give_up(begun: Begun, store: Store, target: Path) {
     let answer = match begun {
         Begun::Upload(MultipartHandle(uploads), id) => uploads.abort_multipart(&target, &id).await,
-        Begun::File(_, mut file) => file.abort().await,
         Begun::Growing { staged, .. } => store.0.objects.delete(&staged).await,
     };
-    if let Err(error) = answer {
+    if let Err(error) = answer
+        && !failure::is_not_found(&error)
+    {
         tracing::warn!(file = %target, %error, "cannot give up a staged file");
     }
 }

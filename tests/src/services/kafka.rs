@@ -46,7 +46,7 @@ const CLUSTER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// One request to a broker that runs.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// A broker: ours, or one that the environment names.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ struct Server {
 }
 
 /// Sends records; see [`Kafka::producer`].
-pub struct Producer(ThreadedProducer<DefaultProducerContext>);
+pub struct Producer(pub(super) ThreadedProducer<DefaultProducerContext>);
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -191,8 +191,14 @@ impl Kafka {
 
     /// Makes a topic.
     pub fn create_topic(&self, name: &str, partitions: i32) -> anyhow::Result<()> {
+        self.create_topic_with(name, partitions, &[])
+    }
+
+    /// Makes a topic with settings of its own.
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> anyhow::Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
         let answers = runtime()?.block_on(admin.create_topics([&topic], &options))?;
         for answer in answers {
@@ -283,7 +289,7 @@ impl Kafka {
     }
 
     /// A client of this broker.
-    fn client(&self) -> ClientConfig {
+    pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("log_level", "2");
         config
@@ -374,6 +380,7 @@ num.network.threads=2
 num.io.threads=2
 num.recovery.threads.per.data.dir=1
 log.cleaner.dedupe.buffer.size=4194304
+log.cleaner.backoff.ms=500
 controlled.shutdown.enable=false
 "
     )

@@ -21,6 +21,8 @@ pub mod kafka;
 pub mod process;
 pub mod proxy;
 pub mod s3;
+pub mod s3_faults;
+pub mod topics;
 
 /// Lowest port handed out.
 const PORT_FIRST: u16 = 10_100;

@@ -3,7 +3,9 @@
 //! Servers are started once and shared; a scenario has topics, groups and prefixes of its own. Those that stop a broker
 //! start their own. Each test says what it does and what that guarantees.
 
+mod ambiguous;
 mod compact;
+mod disk;
 mod examples;
 mod files;
 mod group;
@@ -15,5 +17,6 @@ mod outage;
 mod servers;
 mod shared;
 mod telemetry;
+mod topics;
 mod whole_path;
 mod wrong;

@@ -101,26 +101,36 @@ pub async fn show(store: &Store) -> Result<Report, PipelineError> {
     })
 }
 
-/// Everything about the store that does not agree with the ledger, a line each.
-pub async fn verify(store: &Store) -> Result<Vec<String>, PipelineError> {
-    let first = findings(store).await?;
-    if first.is_empty() {
+/// What a look at the store gave.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Everything about the store that does not agree with the ledger, a line each.
+    pub findings: Vec<String>,
+    /// Offsets without rows that are no fault of the ledger or the store, a line for each partition.
+    pub notes: Vec<String>,
+}
+
+/// Whether the store agrees with the ledger.
+pub async fn verify(store: &Store) -> Result<Verified, PipelineError> {
+    let first = look(store).await?;
+    if first.findings.is_empty() {
         return Ok(first);
     }
     // What a running pipeline has finished meanwhile was no finding.
-    let again: BTreeSet<String> = findings(store).await?.into_iter().collect();
-    Ok(first.into_iter().filter(|finding| again.contains(finding)).collect())
+    let again: BTreeSet<String> = look(store).await?.findings.into_iter().collect();
+    let findings = first.findings.into_iter().filter(|finding| again.contains(finding)).collect();
+    Ok(Verified { findings, notes: first.notes })
 }
 
 /// One look at everything.
-async fn findings(store: &Store) -> Result<Vec<String>, PipelineError> {
+async fn look(store: &Store) -> Result<Verified, PipelineError> {
     let state = load(store).await?;
     let known = known_files(store, &state).await?;
     let pending: BTreeSet<&str> =
         state.pending.values().flat_map(|pending| &pending.files).map(|file| file.path.as_str()).collect();
     let there: BTreeMap<String, u64> =
         store.list(&Path::default()).await?.into_iter().map(|(path, bytes)| (path.to_string(), bytes)).collect();
-    let mut findings = ranges(store, &state).await?;
+    let mut findings = Vec::new();
     let merging: BTreeSet<&str> = match &state.compaction.pending {
         Some((sequence, merge)) => {
             findings.push(unfinished(*sequence, merge));
@@ -144,7 +154,7 @@ async fn findings(store: &Store) -> Result<Vec<String>, PipelineError> {
     for path in there.keys().filter(|path| is_data(path) && !is_known(path)) {
         findings.push(format!("{path}: visible, and no record of this ledger owns it"));
     }
-    Ok(findings)
+    Ok(Verified { findings, notes: offsets_without_rows(store, &state).await? })
 }
 
 /// A merge that is not known to be finished, in words.
@@ -154,7 +164,8 @@ fn unfinished(sequence: u64, merge: &Merge) -> String {
         MergeVisibility::Missing => "not at all",
     };
     format!(
-        "record {sequence}: {} files are being merged into {} and its rows may be seen {seen} until that is done; where no process          does it, the next `fs-data-sink compact` or start with merge_enabled finishes it",
+        "record {sequence}: {} files are being merged into {} and its rows may be seen {seen} until that is done; where no process \
+         does it, the next `fs-data-sink compact` or start with merge_enabled finishes it",
         merge.inputs.len(),
         merge.file.path
     )
@@ -165,28 +176,37 @@ fn has_suffix(path: &str, suffix: &str) -> bool {
     std::path::Path::new(path).extension().is_some_and(|found| found == suffix)
 }
 
-/// Gaps between the ranges of records that are there. Overlaps cannot be: a ledger with one does not load.
-async fn ranges(store: &Store, state: &State) -> Result<Vec<String>, PipelineError> {
-    let mut next: BTreeMap<(String, i32), i64> = BTreeMap::new();
-    let mut gaps = Vec::new();
+/// Offsets that no commit covers: those that the source deleted before they were read, ever; and gaps between the commits
+/// whose records are there. Overlaps cannot be: a ledger with one does not load.
+async fn offsets_without_rows(store: &Store, state: &State) -> Result<Vec<String>, PipelineError> {
+    let missing = state.partitions.iter().filter(|(_, position)| position.missing > 0).map(|(partition, position)| {
+        let missing = position.missing;
+        format!("{}: {missing} offsets were deleted by the source before they were read (retention)", partition.name())
+    });
+    let mut notes: Vec<String> = missing.collect();
+    let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
+    let mut gaps: BTreeMap<Partition, (u64, i64)> = BTreeMap::new();
     for sequence in snapshot::first_record(store).await?..state.next {
         let Some(record) = read_record(store, sequence).await? else { continue };
-        let Action::Commit { ranges, .. } = record.action else { continue };
+        let (Action::Commit { ranges, .. } | Action::Skip { ranges }) = record.action else { continue };
         for record::Range { topic, partition, from, to } in ranges {
-            let before = next.insert((topic.clone(), partition), to);
-            if let Some(before) = before.filter(|before| *before < from) {
-                gaps.push(format!(
-                    "record {sequence}: {topic}[{partition}] goes on at {from} and the commit before it ends at {before}; the source \
-                     had no records there (aborted transactions, compaction, retention), or they were not read"
-                ));
+            let partition = Partition { topic, partition };
+            if let Some(before) = next.insert(partition.clone(), to).filter(|before| *before < from) {
+                let (count, offsets) = gaps.entry(partition).or_default();
+                *count += 1;
+                *offsets += from - before;
             }
         }
     }
-    // What a transaction leaves is one control record; it is said, and not held against the ledger.
-    for gap in gaps {
-        tracing::info!(gap);
-    }
-    Ok(Vec::new())
+    // What a transaction leaves is a control record; it is said, and not held against the ledger.
+    notes.extend(gaps.into_iter().map(|(partition, (count, offsets))| {
+        format!(
+            "{}: {offsets} offsets in {count} gaps between commits had no records to be read (ends of transactions, aborted \
+             transactions, compaction)",
+            partition.name()
+        )
+    }));
+    Ok(notes)
 }
 
 /// Every file that the ledger knows.
@@ -200,6 +220,13 @@ async fn known_files(store: &Store, state: &State) -> Result<BTreeMap<String, Kn
     Ok(known)
 }
 
+/// Ranges in words.
+fn stretches(ranges: &[record::Range]) -> String {
+    let ranges: Vec<_> =
+        ranges.iter().map(|range| format!("{} {}..{}", range.source(), range.from, range.to)).collect();
+    ranges.join(", ")
+}
+
 /// A record in words.
 fn report(sequence: u64, record: &record::Record) -> RecordReport {
     let names = |partitions: &[Partition]| {
@@ -207,12 +234,13 @@ fn report(sequence: u64, record: &record::Record) -> RecordReport {
         names.join(", ")
     };
     let (action, what) = match &record.action {
-        Action::Claim { partitions } => ("claim", names(partitions)),
+        Action::Claim { partitions, .. } => ("claim", names(partitions)),
         Action::Commit { ranges, files, .. } => {
-            let ranges: Vec<_> =
-                ranges.iter().map(|range| format!("{} {}..{}", range.source(), range.from, range.to)).collect();
             let rows: u64 = files.iter().map(|file| file.rows).sum();
-            ("commit", format!("{} files, {rows} rows: {}", files.len(), ranges.join(", ")))
+            ("commit", format!("{} files, {rows} rows: {}", files.len(), stretches(ranges)))
+        }
+        Action::Skip { ranges } => {
+            ("skip", format!("deleted by the source before they were read: {}", stretches(ranges)))
         }
         Action::Repair { sequence, file } => ("repair", format!("{} of commit {sequence}", file.path)),
         Action::Release { partitions, .. } => ("release", names(partitions)),

@@ -100,10 +100,17 @@ impl Ledger {
         files.filter_map(|file| StagedFile::recorded(&file.path, file.bytes, &file.staged)).collect()
     }
 
-    /// Claims partitions: from now on no other writer may commit them.
-    pub async fn claim(&self, writer: &str, partitions: &[SourcePartition]) -> Result<Claimed, PipelineError> {
+    /// Claims partitions: from now on no other writer may commit them. Refused where a topic is not the one that was read so
+    /// far, by its id.
+    pub async fn claim(
+        &self,
+        writer: &str,
+        partitions: &[SourcePartition],
+        topic_ids: &BTreeMap<Arc<str>, String>,
+    ) -> Result<Claimed, PipelineError> {
         let partitions: Vec<Partition> = partitions.iter().map(Partition::from).collect();
-        let (_, state) = self.append(writer, Action::Claim { partitions: partitions.clone() }).await?;
+        let topic_ids = topic_ids.iter().map(|(topic, id)| (topic.to_string(), id.clone())).collect();
+        let (_, state) = self.append(writer, Action::Claim { partitions: partitions.clone(), topic_ids }).await?;
         let positions = partitions.iter().filter_map(|partition| {
             let next_offset = state.partitions.get(partition).and_then(|position| position.next_offset)?;
             Some((partition.name(), next_offset))
@@ -121,6 +128,11 @@ impl Ledger {
     ) -> Result<u64, PipelineError> {
         let (sequence, _) = self.append(writer, Action::Commit { ranges: Range::all(delta), files, published }).await?;
         Ok(sequence)
+    }
+
+    /// The source has deleted these offsets before they were read.
+    pub async fn skip(&self, writer: &str, missing: &CheckpointDelta) -> Result<(), PipelineError> {
+        self.append(writer, Action::Skip { ranges: Range::all(missing) }).await.map(drop)
     }
 
     /// A lost file of a pending commit was written again.
@@ -231,9 +243,16 @@ impl Ledger {
 /// How the message of a refused record begins.
 pub const REFUSED: &str = "the ledger refuses the record";
 
-/// A refusal as a failure of the lane.
+/// A refusal as a failure of the lane; of the pipeline, where only a person can help.
 fn refused(refusal: Refusal) -> PipelineError {
-    PipelineError::restart(REFUSED).because(refusal)
+    match refusal {
+        Refusal::MadeAnew { .. } => PipelineError::stop(refusal.to_string()),
+        Refusal::Fenced { .. }
+        | Refusal::Behind { .. }
+        | Refusal::NotPending(_)
+        | Refusal::NotCompactor { .. }
+        | Refusal::OtherMerge(_) => PipelineError::restart(REFUSED).because(refusal),
+    }
 }
 
 /// Where a record lies.

@@ -3,6 +3,8 @@
 //! Comes in: bytes of a store that anyone may have written to. Goes out: a checked record, or words that say which object
 //! is wrong and what to do. A record of a newer version is refused, since what it means is not known here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -42,6 +44,9 @@ pub enum Action {
     Claim {
         /// Which.
         partitions: Vec<Partition>,
+        /// What tells their topics from others of the same name, where the source knows that.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        topic_ids: BTreeMap<String, String>,
     },
     /// These files and no others hold the rows of these ranges. This is the moment of commit.
     Commit {
@@ -51,6 +56,11 @@ pub enum Action {
         files: Vec<RecordedFile>,
         /// Earlier commits, of any writer, whose files are all visible.
         published: Vec<u64>,
+    },
+    /// The source has deleted these offsets before they were read: they are done with, and no file has them.
+    Skip {
+        /// Which.
+        ranges: Vec<Range>,
     },
     /// A file of an earlier commit was lost before it became visible, and was written again.
     Repair {
@@ -157,7 +167,11 @@ impl Action {
             | Self::Compacted { .. }
             | Self::CompactAbandoned { .. }
             | Self::CompactRelease {} => true,
-            Self::Claim { .. } | Self::Commit { .. } | Self::Repair { .. } | Self::Release { .. } => false,
+            Self::Claim { .. }
+            | Self::Commit { .. }
+            | Self::Skip { .. }
+            | Self::Repair { .. }
+            | Self::Release { .. } => false,
         }
     }
 }
@@ -209,6 +223,7 @@ impl Record {
         let record: Self = serde_json::from_slice(bytes).map_err(|error| damaged(path).because(error))?;
         let (ranges, files): (&[Range], &[RecordedFile]) = match &record.action {
             Action::Commit { ranges, files, .. } => (ranges, files),
+            Action::Skip { ranges } => (ranges, &[]),
             Action::Repair { file, .. } => (&[], std::slice::from_ref(file)),
             _ => (&[], &[]),
         };

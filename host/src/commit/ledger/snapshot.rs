@@ -212,6 +212,7 @@ pub(super) fn listed(sequence: u64, action: &Action) -> Vec<ListedFile> {
         Action::Compact(merged) => merge(merged, false),
         Action::CompactAbandoned { merge: merged, .. } => merge(merged, true),
         Action::Claim { .. }
+        | Action::Skip { .. }
         | Action::Release { .. }
         | Action::CompactClaim {}
         | Action::Compacted { .. }

@@ -21,6 +21,9 @@ pub struct State {
     pub pending: BTreeMap<u64, Pending>,
     /// The nonces of the last records, by sequence.
     pub recent: BTreeMap<u64, String>,
+    /// The ids of the topics that were claimed last, where their source has some.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub topic_ids: BTreeMap<String, String>,
     /// Who merges files, and what.
     #[serde(default)]
     pub compaction: Compaction,
@@ -44,6 +47,15 @@ pub struct Position {
     pub owner: Option<String>,
     /// The next offset to read; unknown before the first commit.
     pub next_offset: Option<i64>,
+    /// How many offsets the source deleted before they were read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: i64,
+}
+
+/// Whether there is nothing to write.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A commit whose files are not known to be visible.
@@ -84,6 +96,20 @@ pub enum Refusal {
         /// What is committed.
         next_offset: i64,
     },
+    /// The offsets that are committed are those of another topic of the same name.
+    #[error(
+        "{topic}: the topic has the id {found}, and the one that was read so far had the id {known}: it was deleted and made \
+         anew, so the recorded offsets mean nothing in it and nothing is read. To read the new one from its start, give the \
+         pipeline another `name` (a ledger of its own)"
+    )]
+    MadeAnew {
+        /// The topic.
+        topic: String,
+        /// The id that the ledger has.
+        known: String,
+        /// The id that the source has now.
+        found: String,
+    },
     /// There is no such commit, or its files are visible.
     #[error("commit {0} is not waiting for files")]
     NotPending(u64),
@@ -102,8 +128,9 @@ impl State {
     /// Whether a writer may append an action after all records so far.
     pub fn allows(&self, writer: &str, action: &Action) -> Result<(), Refusal> {
         match action {
-            Action::Claim { .. } | Action::CompactClaim {} => Ok(()),
-            Action::Commit { ranges, .. } => ranges.iter().try_for_each(|range| {
+            Action::Claim { topic_ids, .. } => topic_ids.iter().try_for_each(|(topic, id)| self.is_same(topic, id)),
+            Action::CompactClaim {} => Ok(()),
+            Action::Commit { ranges, .. } | Action::Skip { ranges } => ranges.iter().try_for_each(|range| {
                 self.owned(writer, &range.topic, range.partition)?;
                 self.follows(range)
             }),
@@ -120,6 +147,18 @@ impl State {
             Action::Compacted { sequence } | Action::CompactAbandoned { sequence, .. } => {
                 self.compaction.allows(writer, Some(*sequence))
             }
+        }
+    }
+
+    /// Whether a topic is the one whose offsets are recorded; where none are, it may be any.
+    fn is_same(&self, topic: &str, found: &str) -> Result<(), Refusal> {
+        let has_offsets =
+            |(partition, position): (&Partition, &Position)| partition.topic == topic && position.next_offset.is_some();
+        match self.topic_ids.get(topic) {
+            Some(known) if known != found && self.partitions.iter().any(has_offsets) => {
+                Err(Refusal::MadeAnew { topic: topic.to_owned(), known: known.clone(), found: found.to_owned() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -149,7 +188,8 @@ impl State {
     pub fn apply(&mut self, record: &Record) -> Result<(), Refusal> {
         self.allows(&record.writer, &record.action)?;
         match &record.action {
-            Action::Claim { partitions } => {
+            Action::Claim { partitions, topic_ids } => {
+                self.topic_ids.extend(topic_ids.clone());
                 for partition in partitions {
                     self.partitions.entry(partition.clone()).or_default().owner = Some(record.writer.clone());
                 }
@@ -163,6 +203,14 @@ impl State {
                     self.pending.insert(self.next, Pending { ranges: ranges.clone(), files: files.clone() });
                 }
                 self.forget(published);
+            }
+            Action::Skip { ranges } => {
+                for Range { topic, partition, from, to } in ranges {
+                    let key = Partition { topic: topic.clone(), partition: *partition };
+                    let position = self.partitions.entry(key).or_default();
+                    position.next_offset = Some(*to);
+                    position.missing += to - from;
+                }
             }
             Action::Repair { sequence, file } => {
                 if let Some(pending) = self.pending.get_mut(sequence)

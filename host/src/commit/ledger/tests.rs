@@ -57,9 +57,9 @@ async fn a_writer_that_was_taken_for_dead_commits_nothing() {
     let partitions = [SourcePartition::new("orders", 3)];
     let (first, second) =
         (Ledger::open(store(folder.path())).await.unwrap(), Ledger::open(store(folder.path())).await.unwrap());
-    first.claim("first", &partitions).await.unwrap();
+    first.claim("first", &partitions, &BTreeMap::new()).await.unwrap();
     first.commit("first", &offsets(0, 10), Vec::new(), Vec::new()).await.unwrap();
-    let claimed = second.claim("second", &partitions).await.unwrap();
+    let claimed = second.claim("second", &partitions, &BTreeMap::new()).await.unwrap();
     assert_eq!(claimed.positions.get(&partitions[0]), Some(&10));
     let error = first.commit("first", &offsets(10, 20), Vec::new(), Vec::new()).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::Restart);
@@ -77,15 +77,15 @@ async fn the_next_claim_finishes_what_was_committed() {
     let store = store(folder.path());
     let partitions = [SourcePartition::new("orders", 3)];
     let ledger = Ledger::open(store.clone()).await.unwrap();
-    ledger.claim("dead", &partitions).await.unwrap();
+    ledger.claim("dead", &partitions, &BTreeMap::new()).await.unwrap();
     let (kept, lost) = (staged(&store, "orders/a.parquet").await, staged(&store, "orders/b.parquet").await);
     for (file, delta) in [(&kept, offsets(0, 10)), (&lost, offsets(10, 20))] {
         ledger.commit("dead", &delta, vec![recorded(file, &delta)], Vec::new()).await.unwrap();
     }
     store.abort(&lost).await;
-    assert_eq!(audit::verify(&store).await.unwrap().len(), 2);
+    assert_eq!(audit::verify(&store).await.unwrap().findings.len(), 2);
     let recovery = Recovery::new(LedgerWriter::new(Ledger::open(store.clone()).await.unwrap()), store.clone());
-    let (positions, found) = recovery.claim(&partitions).await.unwrap();
+    let (positions, found) = recovery.claim(&partitions, &BTreeMap::new()).await.unwrap();
     assert_eq!(positions.get(&partitions[0]), Some(&20));
     assert!(folder.path().join("orders/a.parquet").is_file());
     assert_eq!(found.len(), 1);
@@ -93,10 +93,10 @@ async fn the_next_claim_finishes_what_was_committed() {
     let again = staged(&store, "orders/b.parquet").await;
     recovery.restore(&found[0], &again, 1).await.unwrap();
     assert!(folder.path().join("orders/b.parquet").is_file());
-    assert_eq!(audit::verify(&store).await.unwrap(), Vec::<String>::new());
+    assert_eq!(audit::verify(&store).await.unwrap().findings, Vec::<String>::new());
     std::fs::remove_file(folder.path().join("orders/a.parquet")).unwrap();
     std::fs::write(folder.path().join("orders/c.parquet"), b"of somebody else").unwrap();
-    let findings = audit::verify(&store).await.unwrap();
+    let findings = audit::verify(&store).await.unwrap().findings;
     assert_eq!(findings.len(), 2, "{findings:?}");
 }
 
@@ -107,7 +107,7 @@ async fn snapshots_keep_a_start_short() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let ledger = Ledger::open(store.clone()).await.unwrap();
-    ledger.claim("writer", &[SourcePartition::new("orders", 3)]).await.unwrap();
+    ledger.claim("writer", &[SourcePartition::new("orders", 3)], &BTreeMap::new()).await.unwrap();
     for number in 0..300_i64 {
         let delta = offsets(number, number + 1);
         let file = staged(&store, &format!("orders/{number:03}.parquet")).await;
@@ -118,7 +118,7 @@ async fn snapshots_keep_a_start_short() {
     let objects = store.list(&store.own_name("ledger")).await.unwrap().len();
     assert!(objects < 3 * 64, "{objects} objects");
     assert_eq!(load(&store).await.unwrap(), ledger.state().await);
-    assert_eq!(audit::verify(&store).await.unwrap(), Vec::<String>::new());
+    assert_eq!(audit::verify(&store).await.unwrap().findings, Vec::<String>::new());
     let report = audit::show(&store).await.unwrap();
     assert_eq!((report.next, report.files, report.rows, report.pending), (301, 300, 300, vec![300]));
 }
@@ -131,7 +131,7 @@ async fn a_snapshot_that_was_not_taken_is_made_up_for() {
     let store = store(folder.path());
     for (first, end) in [(0, 70), (70, 250)] {
         let ledger = Ledger::open(store.clone()).await.unwrap();
-        ledger.claim("writer", &[SourcePartition::new("orders", 3)]).await.unwrap();
+        ledger.claim("writer", &[SourcePartition::new("orders", 3)], &BTreeMap::new()).await.unwrap();
         for number in first..end {
             let delta = offsets(number, number + 1);
             let file = staged(&store, &format!("orders/{number:03}.parquet")).await;
@@ -145,7 +145,7 @@ async fn a_snapshot_that_was_not_taken_is_made_up_for() {
             }
         }
     }
-    assert_eq!(audit::verify(&store).await.unwrap(), Vec::<String>::new());
+    assert_eq!(audit::verify(&store).await.unwrap().findings, Vec::<String>::new());
     assert_eq!(audit::show(&store).await.unwrap().files, 250);
     let objects = store.list(&store.own_name("ledger")).await.unwrap().len();
     assert!(objects < 3 * 64, "{objects} objects");
@@ -158,7 +158,7 @@ async fn a_damaged_ledger_does_not_open() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(store(folder.path())).await.unwrap();
     for _ in 0..3 {
-        ledger.claim("writer", &[SourcePartition::new("orders", 3)]).await.unwrap();
+        ledger.claim("writer", &[SourcePartition::new("orders", 3)], &BTreeMap::new()).await.unwrap();
     }
     let record = |sequence: u64| folder.path().join(record_path(&store(folder.path()), sequence).as_ref());
     let whole = std::fs::read_to_string(record(1)).unwrap();
@@ -171,4 +171,55 @@ async fn a_damaged_ledger_does_not_open() {
     std::fs::remove_file(record(1)).unwrap();
     let error = Ledger::open(store(folder.path())).await.unwrap_err().full_message();
     assert!(error.contains("00000000000000000001.json is missing"), "{error}");
+}
+
+/// Scenario: a topic is claimed, committed, and claimed again under another id; another one was never committed.
+/// Guarantees: offsets of a topic that is gone are not used for one that took its name, and the words say what to do; a topic
+/// without recorded offsets may be any; the id outlives a load.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let ledger = Ledger::open(store.clone()).await.unwrap();
+    let orders = [SourcePartition::new("orders", 3)];
+    let id = |id: &str| BTreeMap::from([(Arc::from("orders"), id.to_owned())]);
+    ledger.claim("first", &orders, &id("old")).await.unwrap();
+    ledger.claim("second", &orders, &id("older")).await.unwrap();
+    let mut delta = CheckpointDelta::default();
+    delta.extend(&orders[0], 0, 10).unwrap();
+    ledger.commit("second", &delta, Vec::new(), Vec::new()).await.unwrap();
+    let ledger = Ledger::open(store).await.unwrap();
+    let error = ledger.claim("third", &orders, &id("new")).await.unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Stop);
+    let words = error.full_message();
+    assert!(words.contains("orders: the topic has the id new") && words.contains("the id older"), "{words}");
+    ledger.claim("third", &orders, &BTreeMap::new()).await.unwrap();
+    ledger.claim("third", &orders, &id("older")).await.unwrap();
+}
+
+/// Scenario: the source has deleted offsets before they were read.
+/// Guarantees: reading goes on behind them, they are counted for good, and they are a note rather than a finding.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_deleted_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let ledger = Ledger::open(store.clone()).await.unwrap();
+    let orders = [SourcePartition::new("orders", 3)];
+    ledger.claim("first", &orders, &BTreeMap::new()).await.unwrap();
+    for (from, to, is_missing) in [(0, 10, false), (10, 25, true), (27, 30, false)] {
+        let mut delta = CheckpointDelta::default();
+        delta.extend(&orders[0], from, to).unwrap();
+        if is_missing {
+            ledger.skip("first", &delta).await.unwrap();
+        } else {
+            ledger.commit("first", &delta, Vec::new(), Vec::new()).await.unwrap();
+        }
+    }
+    let audit::Verified { findings, notes } = audit::verify(&store).await.unwrap();
+    assert_eq!(findings, Vec::<String>::new());
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].starts_with("orders[3]: 15 offsets were deleted by the source"), "{notes:?}");
+    assert!(notes[1].starts_with("orders[3]: 2 offsets in 1 gaps"), "{notes:?}");
+    let claimed = Ledger::open(store).await.unwrap().claim("next", &orders, &BTreeMap::new()).await.unwrap();
+    assert_eq!(claimed.positions[&orders[0]], 30);
 }

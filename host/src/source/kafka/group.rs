@@ -32,6 +32,7 @@ use super::{
     super::{LaneContext, SourceEvent, envelope::EnvelopeBuilder},
     client::Listener,
     owed::Owed,
+    topic_id,
 };
 use crate::{
     checkpoint::{CheckpointDelta, SourcePartition},
@@ -66,6 +67,8 @@ pub(super) struct Group {
     waiting: Mutex<VecDeque<SourceEvent>>,
     /// Partitions that are ours.
     owned: Mutex<BTreeSet<SourcePartition>>,
+    /// The ids of the topics that were claimed.
+    topic_ids: Mutex<BTreeMap<Arc<str>, String>>,
     /// Offsets that the broker has not taken yet.
     pub(super) owed: Owed,
     /// Records on their way into batches, by topic.
@@ -90,6 +93,7 @@ impl Group {
             events,
             waiting: Mutex::default(),
             owned: Mutex::default(),
+            topic_ids: Mutex::default(),
             owed: Owed::default(),
             builders: Mutex::default(),
             fetched_to: Mutex::default(),
@@ -245,15 +249,47 @@ impl Group {
         }
     }
 
+    /// The ids of the topics of some offsets, as they were claimed; empty without a ledger.
+    pub(super) fn claimed_ids(&self, delta: &CheckpointDelta) -> BTreeMap<Arc<str>, String> {
+        let known = lock(&self.topic_ids);
+        let topics = delta.iter().map(|(partition, _)| &partition.topic);
+        topics.filter_map(|topic| Some((Arc::clone(topic), known.get(topic)?.clone()))).collect()
+    }
+
+    /// Asks which topics these are.
+    fn identify(
+        &self,
+        consumer: &BaseConsumer<Member>,
+        partitions: &[SourcePartition],
+    ) -> Result<BTreeMap<Arc<str>, String>, PipelineError> {
+        let topics = partitions.iter().map(|partition| Arc::clone(&partition.topic)).collect();
+        let ids = topic_id::topic_ids(consumer.client(), &topics).map_err(|error| {
+            PipelineError::restart("Kafka: the broker did not say which topics these are").because(error)
+        })?;
+        lock(&self.topic_ids).extend(ids.iter().map(|(topic, id)| (Arc::clone(topic), id.clone())));
+        Ok(ids)
+    }
+
     /// Partitions come: where the lane says that they begin. `None` when it could not say; the source has failed then.
-    fn begin_of(&self, partitions: &[SourcePartition]) -> Option<BTreeMap<SourcePartition, i64>> {
+    fn begin_of(
+        &self,
+        consumer: &BaseConsumer<Member>,
+        partitions: &[SourcePartition],
+    ) -> Option<BTreeMap<SourcePartition, i64>> {
         if !self.has_ledger() || partitions.is_empty() || self.is_closed() {
             return Some(BTreeMap::new());
         }
+        let topic_ids = match self.identify(consumer, partitions) {
+            Ok(topic_ids) => topic_ids,
+            Err(error) => {
+                self.push(SourceEvent::Failed(error));
+                return None;
+            }
+        };
         let deadline = Instant::now() + CLAIM_WAIT;
         let waiting = Instant::now();
         let (begin, mut answer) = oneshot::channel();
-        self.push(SourceEvent::Assigned { partitions: partitions.to_vec(), begin });
+        self.push(SourceEvent::Assigned { partitions: partitions.to_vec(), topic_ids, begin });
         let mut found = None;
         while found.is_none() && !self.is_closed() && Instant::now() < deadline {
             self.send_waiting();
@@ -274,13 +310,15 @@ impl Group {
         found
     }
 
-    /// Sets where partitions begin, once the broker has been asked whether it still has those offsets.
+    /// Sets where partitions begin, once the broker has been asked whether it still has those offsets; what it has not any
+    /// more is told to the lane.
     fn begin_at(
         &self,
         consumer: &BaseConsumer<Member>,
         list: &mut TopicPartitionList,
         positions: &BTreeMap<SourcePartition, i64>,
     ) -> Result<(), PipelineError> {
+        let mut missing = CheckpointDelta::default();
         for (partition, position) in positions {
             let SourcePartition { topic, partition: number } = partition;
             let (low, high) = consumer.fetch_watermarks(topic, *number, WATERMARK_TIMEOUT).map_err(|error| {
@@ -289,13 +327,15 @@ impl Group {
             })?;
             let begin = begin_within(partition, *position, low, high)?;
             if begin > *position {
-                let missing = u64::try_from(begin - position).unwrap_or(0);
-                self.context.metrics.gap(topic, missing);
-                tracing::warn!(pipeline = %self.context.pipeline, %partition, from = position, to = begin,
-                    "the broker has deleted records that were never read (retention); reading goes on behind them");
+                missing.extend(partition, *position, begin).map_err(|error| {
+                    PipelineError::stop(format!("{partition}: not a range of offsets")).because(error)
+                })?;
             }
             list.set_partition_offset(topic, *number, Offset::Offset(begin))
                 .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {begin}")).because(error))?;
+        }
+        if !missing.is_empty() {
+            self.push(SourceEvent::Missing(missing));
         }
         Ok(())
     }
@@ -411,7 +451,7 @@ impl Member {
         let group = &self.group;
         tracing::info!(pipeline = %group.context.pipeline, lane = group.context.lane,
             partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
-        let positions = group.begin_of(&partitions);
+        let positions = group.begin_of(consumer, &partitions);
         let is_ready = match positions.map(|positions| group.begin_at(consumer, list, &positions)) {
             Some(Ok(())) => true,
             Some(Err(error)) => {

@@ -1,6 +1,6 @@
 //! Over librdkafka's mock cluster: the real protocol in this process.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Instant};
+use std::{sync::atomic::AtomicI64, time::Instant};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -102,6 +102,7 @@ async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
                 stream.control.committed(std::mem::take(&mut delta)).await.unwrap();
                 let _ = release.send(());
             }
+            SourceEvent::Missing(_) => {}
             SourceEvent::Lost { .. } => delta = CheckpointDelta::default(),
             SourceEvent::Assigned { begin, .. } => _ = begin.send(BTreeMap::new()),
             SourceEvent::End => break,
