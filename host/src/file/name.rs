@@ -18,7 +18,7 @@
 //! the name before the last row is known, so it tells where a file begins; all partitions and offsets that it covers are
 //! in its metadata (`fs_data_sink.source_ranges`) and in the ledger.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -42,7 +42,7 @@ pub(super) struct FileName<'name> {
     pub(super) number: u32,
     /// Where it begins: source partition and offset; unknown for rows that come from no record.
     pub(super) begins_at: Option<(i32, i64)>,
-    /// See [`writer_id`].
+    /// See [`writer_mark`].
     pub(super) writer: &'name str,
 }
 
@@ -63,10 +63,11 @@ impl FileName<'_> {
 
 /// Tells the writers of all processes apart: 8 random hexadecimal digits. Only names of the same second, lane,
 /// generation and file number could meet, and no store replaces a file when one is published.
-pub(super) fn writer_id() -> String {
+#[must_use]
+pub fn writer_mark() -> Arc<str> {
     let mut text = Uuid::new_v4().simple().to_string();
     text.truncate(8);
-    text
+    text.into()
 }
 
 /// The clock, but never before `last`: a clock that was set back must not break the order of names.

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 
+pub mod azure;
 pub mod download;
 pub mod folder;
 pub mod hdfs;

@@ -3,16 +3,19 @@
 //! Servers are started once and shared; a scenario has topics, groups and prefixes of its own. Those that stop a broker
 //! start their own. Each test says what it does and what that guarantees.
 
+mod azure;
 mod examples;
 mod files;
 mod group;
 mod hdfs;
 mod hostile;
 mod kill;
+mod many;
 mod once;
 mod outage;
 mod servers;
 mod shared;
 mod telemetry;
+mod uploads;
 mod whole_path;
 mod wrong;
