@@ -50,7 +50,7 @@ pub(super) struct Waiting {
     /// Rows in pieces and behind them.
     rows: usize,
     /// Those that still wait.
-    waiting_rows: usize,
+    live_rows: usize,
     /// Bytes of the pieces.
     piece_bytes: usize,
     /// Stretches of all directories.
@@ -149,7 +149,7 @@ impl Waiting {
         }
         let stretch = Stretch { from: self.rows, rows: rows.num_rows() };
         self.rows += stretch.rows;
-        self.waiting_rows += stretch.rows;
+        self.live_rows += stretch.rows;
         self.stretches += 1;
         let Origin { begins_after, last_batch } = origin;
         let entry = self.directories.entry(Arc::clone(directory)).or_insert_with(|| Entry {
@@ -188,7 +188,7 @@ impl Waiting {
     pub(super) fn take(&mut self, directory: &str) -> Option<Taken> {
         let schema = self.schema.clone()?;
         let Entry { origin, stretches, rows } = self.directories.remove(directory)?;
-        self.waiting_rows -= rows;
+        self.live_rows -= rows;
         self.stretches -= stretches.len();
         let slices = stretches.iter().rev().filter_map(|stretch| self.slice(*stretch)).collect();
         Some(Taken { origin, schema, slices })
@@ -198,7 +198,7 @@ impl Waiting {
     pub(super) fn tidy(&mut self) -> Result<(), ArrowError> {
         if self.is_empty() {
             self.clear();
-        } else if self.rows - self.waiting_rows > self.waiting_rows.max(PIECE_ROWS) {
+        } else if self.rows - self.live_rows > self.live_rows.max(PIECE_ROWS) {
             let mut tidied = Self { schema: self.schema.clone(), ..Self::default() };
             for (directory, Entry { origin, stretches, .. }) in std::mem::take(&mut self.directories) {
                 for rows in stretches.iter().filter_map(|stretch| self.slice(*stretch)) {
@@ -389,7 +389,7 @@ mod tests {
                         prop_assert_eq!(take(&mut waiting, &rows.0), rows.1);
                     }
                     waiting.tidy().unwrap();
-                    prop_assert!(waiting.rows <= 2 * waiting.waiting_rows + PIECE_ROWS);
+                    prop_assert!(waiting.rows <= 2 * waiting.live_rows + PIECE_ROWS);
                 }
             }
             waiting.settle(never_full).unwrap();
@@ -398,7 +398,7 @@ mod tests {
                 prop_assert_eq!(take(&mut waiting, &directory), rows);
             }
             waiting.tidy().unwrap();
-            prop_assert_eq!((waiting.bytes(), waiting.waiting_rows), (0, 0));
+            prop_assert_eq!((waiting.bytes(), waiting.live_rows), (0, 0));
         }
     }
 }
