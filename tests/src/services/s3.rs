@@ -167,6 +167,15 @@ impl S3 {
         Ok(keys)
     }
 
+    /// An address at which anyone may make one request of a key, for a short time. The key as it is in an address.
+    pub fn signed(&self, method: Method, key: &str, query: &[(String, String)]) -> anyhow::Result<reqwest::Url> {
+        let options = SignedUrlOptions::default().with_query(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let path = Path::from_url_path(key)?;
+        let signed =
+            runtime()?.block_on(async { self.client.signed_url_opts(method, &path, REQUEST_LIMIT, &options).await });
+        signed.context("cannot sign an address")
+    }
+
     /// Begins an upload and leaves it open.
     pub fn begin_upload(&self, key: &str) -> anyhow::Result<()> {
         let path = Path::parse(key)?;

@@ -6,6 +6,7 @@
 mod azure;
 mod examples;
 mod files;
+mod gcs;
 mod group;
 mod hdfs;
 mod hostile;
