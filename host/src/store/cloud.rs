@@ -7,9 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use object_store::{
-    ClientOptions, RetryConfig,
+    ClientOptions, RetryConfig, StaticCredentialProvider,
     azure::{MicrosoftAzure, MicrosoftAzureBuilder},
-    gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder},
+    gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder},
     path::Path,
 };
 
@@ -63,7 +63,11 @@ pub(super) fn open_gcs(config: &GcsConfig) -> Result<(Arc<GoogleCloudStorage>, P
     builder = match credentials {
         GcsCredentials::File(path) => builder.with_service_account_path(path.display().to_string()),
         GcsCredentials::Key(key) => builder.with_service_account_key(key.reveal()),
-        GcsCredentials::Anonymous => builder.with_skip_signature(true),
+        // Without a token of its own the client would still ask Google's machines for one before it writes.
+        GcsCredentials::Anonymous => {
+            let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
+            builder.with_credentials(Arc::new(nobody)).with_skip_signature(true)
+        }
         GcsCredentials::ApplicationDefault => builder,
     };
     let client = builder.build().map_err(|error| {

@@ -86,9 +86,8 @@ fn serve(s3: &S3, client: &TcpStream) -> anyhow::Result<()> {
     client.set_read_timeout(Some(REQUEST_LIMIT))?;
     let request = read(client)?;
     let is_head = request.method == Method::HEAD;
-    let (status, headers, body) = translate(s3, request).unwrap_or_else(|error| {
-        (502, Vec::new(), format!("{error:#}").into_bytes())
-    });
+    let (status, headers, body) =
+        translate(s3, request).unwrap_or_else(|error| (502, Vec::new(), format!("{error:#}").into_bytes()));
     let mut answer = format!("HTTP/1.1 {status} -\r\nconnection: close\r\n");
     for (name, value) in headers {
         answer.push_str(&format!("{name}: {value}\r\n"));

@@ -169,7 +169,8 @@ impl S3 {
 
     /// An address at which anyone may make one request of a key, for a short time. The key as it is in an address.
     pub fn signed(&self, method: Method, key: &str, query: &[(String, String)]) -> anyhow::Result<reqwest::Url> {
-        let options = SignedUrlOptions::default().with_query(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let options =
+            SignedUrlOptions::default().with_query(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let path = Path::from_url_path(key)?;
         let signed =
             runtime()?.block_on(async { self.client.signed_url_opts(method, &path, REQUEST_LIMIT, &options).await });

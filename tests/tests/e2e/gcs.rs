@@ -75,6 +75,8 @@ fn gcs_with_a_wrong_key_file_is_told() -> anyhow::Result<()> {
         let sink = sink("lake", "x")?.replace("anonymous: true", "service_account_file: key.json");
         let source = "  type: file\n  paths: [pipeline.yaml]\n".to_owned();
         workspace.write("pipeline.yaml", Configuration::new("wrong", source, sink).yaml())?;
-        workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?.expect(1, &["gs://", "sink.service_account_file"])
+        workspace
+            .run(&["validate", "--connect", "pipeline.yaml"], SHORT)?
+            .expect(1, &["gs://", "sink.service_account_file"])
     })
 }
