@@ -80,6 +80,12 @@ fill_python() {
   python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
 }
 
+fill_azurite() {
+  mkdir -p "$1"
+  cp "$2" "$1/package.json"
+  (cd "$1" && npm install --no-audit --no-fund --omit=dev --omit=optional --ignore-scripts)
+}
+
 # Side by side with another `make test` on this machine: one fetches, the other waits.
 mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
@@ -90,3 +96,9 @@ piece kafka "$here/kafka-pom.xml" fill_jars
 piece hdfs "$here/hdfs-pom.xml" fill_jars
 "$cache/python/bin/python" -c '' 2>/dev/null || rm -rf "$cache/python"     # its interpreter may be gone
 piece python "$here/python/requirements.txt" fill_python
+# An Azure Blob Storage for the tests, where there is Node; they say so where there is none.
+if command -v node >/dev/null && command -v npm >/dev/null; then
+  piece azurite "$here/azurite.json" fill_azurite
+else
+  echo "setup: without node and npm there is no Azurite; the tests of Azure are left out"
+fi

@@ -53,10 +53,13 @@ fn every_example_loads() {
             SinkKind::S3(_) => "s3",
             SinkKind::Hdfs(_) => "hdfs",
             SinkKind::Local(_) => "local",
+            SinkKind::Gcs(_) => "gcs",
+            SinkKind::Azure(_) => "azure",
         };
         pairs.insert((source, sink));
     }
-    assert_eq!(pairs, BTreeSet::from([("file", "local"), ("kafka", "hdfs"), ("kafka", "local"), ("kafka", "s3")]));
+    let sinks = ["hdfs", "local", "s3", "gcs", "azure"].map(|sink| ("kafka", sink));
+    assert_eq!(pairs, sinks.into_iter().chain([("file", "local")]).collect());
 }
 
 #[test]
@@ -64,7 +67,9 @@ fn the_full_example_has_every_key() {
     let text = fs::read_to_string(examples().join("full.yaml")).unwrap();
     let printed = load_example("full.yaml").to_yaml()
         + &load_example("file-to-local.yaml").to_yaml()
-        + &load_example("kafka-to-hdfs.yaml").to_yaml();
+        + &load_example("kafka-to-hdfs.yaml").to_yaml()
+        + &load_example("kafka-to-gcs.yaml").to_yaml()
+        + &load_example("kafka-to-azure.yaml").to_yaml();
     // What is printed has every key that there is, each before its colon.
     let keys: BTreeSet<&str> = printed
         .lines()

@@ -339,7 +339,7 @@ fn fingerprint(row: &str) -> u128 {
 }
 
 /// Runs one of the Python programs; what it says goes to the log.
-fn python(program: &str, order: &Value, log: &Path) -> anyhow::Result<Process> {
+pub(crate) fn python(program: &str, order: &Value, log: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(download::python()?);
     command.arg(repository().join("tests/python").join(program)).arg(order.to_string());
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("AWS_EC2_METADATA_DISABLED", "true");

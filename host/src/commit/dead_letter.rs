@@ -1,6 +1,6 @@
 //! Refused records as JSON lines beside the ledger, outside every `**/*.parquet`.
 //!
-//! One object a generation, `_fs_data_sink/<pipeline>/dead_letters/<time>-l<lane>-g<sequence>-<random>.jsonl`. One line
+//! One object a generation, `_fs_data_sink/<pipeline>/dead_letters/<time>-l<lane>-g<sequence>-<writer>.jsonl`. One line
 //! a record: `topic partition offset timestamp` (milliseconds), `key` and `value` (base64), `headers` (a list of `key` and
 //! base64 `value`), `stage plugin code message time`. Where a plugin had replaced the rows before, the record's own
 //! fields are null.
@@ -80,10 +80,8 @@ pub(super) async fn stage(
 /// Where the letters of a generation go.
 fn name(context: &CommitContext, sequence: u64) -> Path {
     let time = Utc::now().format("%Y%m%dT%H%M%SZ");
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let lane = context.lane;
-    let name = format!("dead_letters/{time}-l{lane:02}-g{sequence:06}-{}.jsonl", random.get(..8).unwrap_or_default());
-    context.store.own_name(&name)
+    let CommitContext { lane, writer_mark, .. } = context;
+    context.store.own_name(&format!("dead_letters/{time}-l{lane:02}-g{sequence:06}-{writer_mark}.jsonl"))
 }
 
 /// Letters as lines; `None` where there are none.

@@ -36,6 +36,7 @@ mod compaction;
 mod dead_letter;
 mod fail_point;
 pub mod ledger;
+mod leftovers;
 mod recovery;
 
 pub use compaction::Compactor;
@@ -55,6 +56,8 @@ pub struct CommitContext {
     pub pipeline: Arc<str>,
     /// Which lane this is.
     pub lane: usize,
+    /// Who writes, in names of files.
+    pub writer_mark: Arc<str>,
     /// Where refused records go.
     pub dead_letter: DeadLetterConfig,
     /// The metrics of the pipeline.
@@ -314,8 +317,14 @@ mod tests {
         };
         let metrics = Metrics::detached();
         let store = Store::open(&sink, "orders", metrics.clone(), tokio::runtime::Handle::current()).unwrap();
-        let context =
-            CommitContext { store, pipeline: "orders".into(), lane: 0, dead_letter: DeadLetterConfig::Store, metrics };
+        let context = CommitContext {
+            store,
+            pipeline: "orders".into(),
+            lane: 0,
+            writer_mark: "9f86d081".into(),
+            dead_letter: DeadLetterConfig::Store,
+            metrics,
+        };
         Committer::new(context, None)
     }
 

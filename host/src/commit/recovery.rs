@@ -21,6 +21,12 @@ impl LedgerWriter {
         Self { ledger, writer, published: std::sync::Arc::new(Mutex::default()) }
     }
 
+    /// Who it is, in names of files.
+    #[must_use]
+    pub fn mark(&self) -> &str {
+        super::leftovers::mark(&self.writer)
+    }
+
     /// Appends a commit.
     pub(super) async fn commit(&self, delta: &CheckpointDelta, files: Vec<RecordedFile>) -> Result<u64, PipelineError> {
         let published = std::mem::take(&mut *self.published());
@@ -79,9 +85,9 @@ impl LostFile {
 #[derive(Debug)]
 pub struct Recovery {
     /// The lane's hold on the ledger.
-    writer: LedgerWriter,
+    pub(super) writer: LedgerWriter,
     /// Where the files are.
-    store: Store,
+    pub(super) store: Store,
 }
 
 impl Recovery {
@@ -99,6 +105,7 @@ impl Recovery {
     ) -> Result<(BTreeMap<SourcePartition, i64>, Vec<LostFile>), PipelineError> {
         let claimed = self.writer.ledger.claim(&self.writer.writer, partitions, topic_ids).await?;
         super::fail_point::pass("claimed");
+        self.leave_note().await?;
         let mut lost = Vec::new();
         for (sequence, pending) in claimed.pending {
             let files = pending.files.len();

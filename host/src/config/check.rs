@@ -12,6 +12,7 @@ use super::{
     value::{boolean, choice, count, count_up_to, http_url, listen_address, log_level, positive_duration, size},
 };
 
+mod cloud;
 mod columns;
 mod decode;
 mod hdfs;
@@ -110,6 +111,7 @@ fn run(section: Section<'_>, is_standard_input: bool) -> RunConfig {
         commit_interval: commit_interval(&section),
         commit_interval_batches: section.get("flush_interval_batches", count).map(|batches| batches as u64),
         target_file_size_bytes: section.get_or("target_file_size", 128 << 20, size),
+        target_file_rows: section.get("target_file_rows", count).map(|rows| rows as u64),
         open_files_max: section.get_or("open_files_max", 256, count),
         memory_bytes: section.get_or("memory", 512 << 20, |text| match size(text)? {
             bytes if bytes < MEMORY_BYTES_MIN => Err(format!("{text} is too little; at least 32MiB")),

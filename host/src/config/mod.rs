@@ -338,6 +338,10 @@ pub enum SinkKind {
     Hdfs(HdfsConfig),
     /// A folder on this machine.
     Local(LocalConfig),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsConfig),
+    /// A container of Azure Blob Storage.
+    Azure(AzureConfig),
 }
 
 impl SinkKind {
@@ -348,6 +352,8 @@ impl SinkKind {
             Self::S3(_) => "s3",
             Self::Hdfs(_) => "hdfs",
             Self::Local(_) => "local",
+            Self::Gcs(_) => "gcs",
+            Self::Azure(_) => "azure",
         }
     }
 }
@@ -367,6 +373,61 @@ pub struct S3Config {
     pub access_key_id: Option<String>,
     /// Belongs to the key id.
     pub secret_access_key: Option<Secret>,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug)]
+pub struct GcsConfig {
+    /// It must exist.
+    pub bucket: String,
+    /// Root of everything written, without slashes at its ends; may be empty.
+    pub prefix: String,
+    /// Another server than Google's, for instance an emulator.
+    pub endpoint_url: Option<String>,
+    /// Who writes.
+    pub credentials: GcsCredentials,
+}
+
+/// Who writes to GCS.
+#[derive(Clone, Debug)]
+pub enum GcsCredentials {
+    /// What Google's own programs take: `GOOGLE_APPLICATION_CREDENTIALS` or gcloud's file, else the machine's account.
+    ApplicationDefault,
+    /// A service account's key file.
+    File(PathBuf),
+    /// The text of such a file.
+    Key(Secret),
+    /// Nobody, for emulators.
+    Anonymous,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Debug)]
+pub struct AzureConfig {
+    /// The storage account.
+    pub account: String,
+    /// It must exist.
+    pub container: String,
+    /// Root of everything written, without slashes at its ends; may be empty.
+    pub prefix: String,
+    /// Another address than `https://<account>.blob.core.windows.net`.
+    pub endpoint_url: Option<String>,
+    /// Who writes.
+    pub credentials: AzureCredentials,
+}
+
+/// Who writes to Azure.
+#[derive(Clone, Debug)]
+pub enum AzureCredentials {
+    /// A key of the account.
+    AccessKey(Secret),
+    /// A shared access signature.
+    Sas(Secret),
+    /// What `AZURE_*` variables say (a service principal, a workload's identity), else the machine's managed identity.
+    ManagedIdentity {
+        /// Which, where the machine has several.
+        client_id: Option<String>,
+    },
 }
 
 /// A folder of a Hadoop file system.
@@ -547,7 +608,9 @@ pub struct RunConfig {
     pub commit_interval_batches: Option<u64>,
     /// A file is finished at about so many encoded bytes.
     pub target_file_size_bytes: usize,
-    /// Most files open at once in one lane; at the limit the largest is finished.
+    /// The same in rows.
+    pub target_file_rows: Option<u64>,
+    /// Most files open at once in one lane; at the limit rows of further directories wait in memory.
     pub open_files_max: usize,
     /// Raw, decoded and encoded bytes in flight; at the limit the source waits.
     pub memory_bytes: usize,

@@ -8,11 +8,11 @@ use arrow_schema::Field;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding, ErrorHandling, HdfsConfig, HdfsProtocol,
-    LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTypeChange,
-    ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RunConfig, Secret, SinkConfig,
-    SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat, properties::is_secret,
-    schema::type_text,
+    AzureConfig, AzureCredentials, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
+    ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, LogFormat, MergeConfig, MergePeriod,
+    MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn,
+    PartitionTransform, PipelineConfig, PluginConfig, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig,
+    SourceKind, Statistics, TelemetryConfig, ValueFormat, properties::is_secret, schema::type_text,
 };
 
 /// What stands in the place of a secret.
@@ -211,6 +211,8 @@ fn sink(config: &SinkConfig) -> Value {
         }),
         SinkKind::Hdfs(config) => hdfs(config),
         SinkKind::Local(local) => json!({"type": "local", "base_path": local.base_path.display().to_string()}),
+        SinkKind::Gcs(config) => gcs(config),
+        SinkKind::Azure(config) => azure(config),
     };
     let columns: Vec<_> = partition_by.iter().map(partition_column).collect();
     set(&mut value, "partition_by", json!(columns));
@@ -240,6 +242,46 @@ fn merge(sink: &mut Value, config: MergeConfig) {
     set(sink, "merge_min_files", json!(files_min));
     set(sink, "merge_on_flush", json!(on_flush));
     set(sink, "merge_visibility", json!(visibility));
+}
+
+/// A GCS sink.
+fn gcs(config: &GcsConfig) -> Value {
+    let GcsConfig { bucket, prefix, endpoint_url, credentials } = config;
+    let (file, key, anonymous) = match credentials {
+        GcsCredentials::ApplicationDefault => (None, None, None),
+        GcsCredentials::File(path) => (Some(path.display().to_string()), None, None),
+        GcsCredentials::Key(key) => (None, Some(key.to_string()), None),
+        GcsCredentials::Anonymous => (None, None, Some(true)),
+    };
+    json!({
+        "type": "gcs",
+        "bucket": bucket,
+        "prefix": prefix,
+        "endpoint_url": endpoint_url,
+        "service_account_file": file,
+        "service_account_key": key,
+        "anonymous": anonymous,
+    })
+}
+
+/// An Azure sink.
+fn azure(config: &AzureConfig) -> Value {
+    let AzureConfig { account, container, prefix, endpoint_url, credentials } = config;
+    let (key, token, client_id) = match credentials {
+        AzureCredentials::AccessKey(key) => (Some(key.to_string()), None, None),
+        AzureCredentials::Sas(token) => (None, Some(token.to_string()), None),
+        AzureCredentials::ManagedIdentity { client_id } => (None, None, client_id.clone()),
+    };
+    json!({
+        "type": "azure",
+        "account": account,
+        "container": container,
+        "prefix": prefix,
+        "endpoint_url": endpoint_url,
+        "access_key": key,
+        "sas_token": token,
+        "client_id": client_id,
+    })
 }
 
 /// An HDFS sink.
@@ -340,6 +382,7 @@ fn run(config: &RunConfig) -> Value {
         "commit_interval": duration(config.commit_interval),
         "flush_interval_batches": config.commit_interval_batches,
         "target_file_size": config.target_file_size_bytes,
+        "target_file_rows": config.target_file_rows,
         "open_files_max": config.open_files_max,
         "memory": config.memory_bytes,
         "lanes": config.lanes.map_or_else(|| json!("auto"), |lanes| json!(lanes)),

@@ -1,4 +1,4 @@
-//! What a lane remembers of one dataset: the files open in it, and how rows of its schema are written.
+//! What a lane remembers of one dataset: its open files, the rows that wait for one, and how rows of its schema are written.
 //!
 //! Comes in: rows of the dataset. Goes out: the properties and the schema of the next file. Whatever is found out
 //! about dictionaries outlives files and generations, until the schema changes.
@@ -14,6 +14,7 @@ use super::{
     leaf::{self, Leaf},
     name,
     properties::writer_properties,
+    waiting::Waiting,
     writer::OpenFile,
 };
 use crate::{config::ParquetConfig, error::PipelineError};
@@ -24,7 +25,9 @@ pub(super) struct Dataset {
     /// Its folder below the sink's root.
     pub(super) folder: String,
     /// Open files by directory.
-    pub(super) open: BTreeMap<Box<str>, OpenFile>,
+    pub(super) open: BTreeMap<Arc<str>, OpenFile>,
+    /// Rows of directories that have no open file.
+    pub(super) waiting: Waiting,
     /// How rows of the newest schema are written.
     layout: Option<Layout>,
 }
@@ -47,7 +50,7 @@ struct Layout {
 impl Dataset {
     /// Nothing is known of it.
     pub(super) fn new(dataset: &str) -> Self {
-        Self { folder: name::dataset_folder(dataset), open: BTreeMap::new(), layout: None }
+        Self { folder: name::dataset_folder(dataset), open: BTreeMap::new(), waiting: Waiting::default(), layout: None }
     }
 
     /// Rows as files have them. Learns from the rows how the next file is best written.

@@ -21,7 +21,7 @@
 //! A file that others were merged into is `20261123T140512Z-m00250-<random>.parquet`: the time of the first of them, and how
 //! many they were.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -48,7 +48,7 @@ pub(super) struct FileName<'name> {
     pub(super) number: u32,
     /// Where it begins: source partition and offset; unknown for rows that come from no record.
     pub(super) begins_at: Option<(i32, i64)>,
-    /// See [`writer_id`].
+    /// See [`writer_mark`].
     pub(super) writer: &'name str,
 }
 
@@ -91,10 +91,11 @@ pub(super) fn merged_path(directory: &str, began: DateTime<Utc>, files: usize) -
 
 /// Tells the writers of all processes apart: 8 random hexadecimal digits. Only names of the same second, lane,
 /// generation and file number could meet, and no store replaces a file when one is published.
-pub(super) fn writer_id() -> String {
+#[must_use]
+pub fn writer_mark() -> Arc<str> {
     let mut text = Uuid::new_v4().simple().to_string();
     text.truncate(8);
-    text
+    text.into()
 }
 
 /// The clock, but never before `last`: a clock that was set back must not break the order of names.

@@ -19,9 +19,9 @@ pub(super) const ROW_GROUP_BYTES_MIN: usize = 8 << 20;
 /// A generation that holds less than this share of the budget would free too little to end early for: a 64th.
 const OWN_SHARE_MIN: usize = 64;
 
-/// Most finished files in one generation: they are committed together, and each takes part in one record of the
-/// ledger. About 200 bytes each there.
-const FILES_MAX: usize = 4096;
+/// Most files of one generation: they are committed together, and each takes part in one record of the ledger, about 500
+/// bytes each there. With more directories than this a generation ends before each of them has come by.
+const FILES_MAX: usize = 16_384;
 
 /// The limits of a pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(super) struct RollRules {
     batches_max: Option<u64>,
     /// A file is full at so many encoded bytes.
     file_bytes: usize,
+    /// A file is full at so many rows.
+    file_rows: u64,
     /// Most open files.
     open_files_max: usize,
 }
@@ -43,7 +45,7 @@ pub(super) struct Progress {
     pub(super) began: Option<Instant>,
     /// Batches covered.
     pub(super) batches: u64,
-    /// Files finished.
+    /// Files finished, open, and to be written of rows that wait.
     pub(super) files: usize,
     /// Bytes that ending it would give back.
     pub(super) held_bytes: usize,
@@ -67,7 +69,7 @@ pub(super) enum Due {
     Batches,
     /// The memory budget runs out.
     Memory,
-    /// It has very many files.
+    /// It has, or will have, very many files.
     Files,
 }
 
@@ -78,6 +80,7 @@ impl RollRules {
             interval: run.commit_interval,
             batches_max: run.commit_interval_batches,
             file_bytes: run.target_file_size_bytes,
+            file_rows: run.target_file_rows.unwrap_or(u64::MAX),
             open_files_max: run.open_files_max.max(1),
         }
     }
@@ -104,9 +107,9 @@ impl RollRules {
         }
     }
 
-    /// Whether a file of so many encoded bytes is full.
-    pub(super) fn is_full(&self, encoded_bytes: usize) -> bool {
-        encoded_bytes >= self.file_bytes
+    /// Whether a file of so many encoded bytes and rows is full.
+    pub(super) fn is_full(&self, encoded_bytes: usize, rows: u64) -> bool {
+        encoded_bytes >= self.file_bytes || rows >= self.file_rows
     }
 
     /// Whether one more file may be opened beside so many.
@@ -132,8 +135,13 @@ mod tests {
     use super::*;
 
     /// A minute, two batches, 100 bytes a file, two files.
-    const RULES: RollRules =
-        RollRules { interval: Duration::from_mins(1), batches_max: Some(2), file_bytes: 100, open_files_max: 2 };
+    const RULES: RollRules = RollRules {
+        interval: Duration::from_mins(1),
+        batches_max: Some(2),
+        file_bytes: 100,
+        file_rows: 50,
+        open_files_max: 2,
+    };
 
     /// Nothing in flight of 1 GB.
     const IDLE: Memory = Memory { used_bytes: 0, limit_bytes: 1_000_000_000 };
@@ -177,7 +185,7 @@ mod tests {
 
     #[test]
     fn files_and_row_groups_end_at_their_size() {
-        assert!(!RULES.is_full(99) && RULES.is_full(100));
+        assert!(!RULES.is_full(99, 49) && RULES.is_full(100, 1) && RULES.is_full(1, 50));
         assert!(RULES.may_open(1) && !RULES.may_open(2));
         let pressed = Memory { used_bytes: 700_000_000, ..IDLE };
         assert!(pressed.ends_row_groups() && !IDLE.ends_row_groups());

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs::File, path::Path as FilePath, time::Duratio
 
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
-    Int32Array, Int64Array, LargeStringArray, ListArray, MapArray, StringArray, StructArray, TimestampMicrosecondArray,
-    TimestampMillisecondArray, TimestampSecondArray, UInt64Array,
+    Int32Array, Int64Array, LargeStringArray, ListArray, MapArray, RecordBatch, StringArray, StructArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampSecondArray, UInt64Array,
     cast::AsArray,
     types::{Int32Type, Int64Type},
 };
@@ -51,6 +51,7 @@ impl Wishes {
                 commit_interval: Duration::from_hours(1),
                 commit_interval_batches: None,
                 target_file_size_bytes: 128 << 20,
+                target_file_rows: None,
                 open_files_max: 100,
                 memory_bytes: 1 << 30,
                 lanes: None,
@@ -82,6 +83,7 @@ impl Wishes {
             pipeline: "test".into(),
             path: None,
             lane: 7,
+            writer_mark: writer_mark(),
             metrics,
             io,
         });
@@ -94,7 +96,7 @@ impl Fixture {
     async fn batch(&mut self, dataset: &str, directory: &str, rows: &RecordBatch, from: i64) {
         let to = from + i64::try_from(rows.num_rows()).unwrap();
         self.generation.cover(&covered(dataset, from, to)).unwrap();
-        self.generation.write(dataset, directory, rows).await.unwrap();
+        self.generation.write(dataset, vec![(directory.into(), rows.clone())]).await.unwrap();
     }
 
     /// Closes the generation and publishes its files; their paths.
@@ -305,33 +307,15 @@ async fn row_groups_end_at_their_rows() {
 }
 
 #[tokio::test]
-async fn no_more_files_are_open_than_allowed_and_the_largest_ends_first() {
-    let mut wishes = Wishes::usual();
-    wishes.run.open_files_max = 3;
-    let mut fixture = wishes.open();
-    for (number, count) in [10, 5000, 10, 10, 10].into_iter().enumerate() {
-        fixture.batch("orders", &format!("d={number}"), &rows(0, count), i64::try_from(number).unwrap() * 10_000).await;
-        assert!(fixture.generation.open_files <= 3);
-    }
-    let first: Vec<_> = fixture.generation.files.iter().map(|file| file.path.to_string()).collect();
-    assert!(first[0].starts_with("orders/d=1/"), "{first:?}");
-    let paths = fixture.publish().await;
-    assert_eq!(paths.len(), 5);
-    assert_eq!(paths.iter().map(|path| fixture.ids(path).len()).sum::<usize>(), 5040);
-}
-
-#[tokio::test]
 async fn a_file_ended_in_the_middle_of_a_batch_names_that_batch() {
-    let mut wishes = Wishes::usual();
-    wishes.run.open_files_max = 1;
-    let mut fixture = wishes.open();
+    let mut fixture = Wishes::usual().open();
     fixture.generation.cover(&covered("orders", 0, 9)).unwrap();
-    fixture.generation.write("orders", "d=0", &rows(0, 5)).await.unwrap();
-    fixture.generation.write("orders", "d=1", &rows(5, 9)).await.unwrap();
-    fixture.batch("orders", "d=0", &rows(9, 12), 9).await;
+    let narrow = |from, to| rows(from, to).project(&[0]).unwrap();
+    fixture.generation.write("orders", vec![("d=0".into(), rows(0, 5)), ("d=1".into(), narrow(5, 9))]).await.unwrap();
+    fixture.batch("orders", "d=0", &narrow(9, 12), 9).await;
     let closed = fixture.generation.close().await.unwrap();
     let sources: Vec<_> = closed.files.into_iter().map(|file| file.sources).collect();
-    assert_eq!(sources, [covered("orders", 0, 9), covered("orders", 0, 9), covered("orders", 9, 12)]);
+    assert_eq!(sources, [covered("orders", 0, 9), covered("orders", 9, 12), covered("orders", 0, 9)]);
 }
 
 #[tokio::test]
@@ -541,7 +525,7 @@ proptest! {
                 if begins_batch {
                     fixture.generation.cover(&covered("t", next, next + count)).unwrap();
                 }
-                fixture.generation.write(dataset, &directory, &part).await.unwrap();
+                fixture.generation.write(dataset, vec![(directory.as_str().into(), part)]).await.unwrap();
                 expected.entry(format!("{dataset}/{directory}")).or_default().extend(next..next + count);
                 next += count;
             }
@@ -557,3 +541,5 @@ proptest! {
         });
     }
 }
+
+mod many;

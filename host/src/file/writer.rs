@@ -17,8 +17,8 @@ use parquet::{
     file::{metadata::KeyValue, properties::WriterProperties},
 };
 
+use super::waiting::Origin;
 use crate::{
-    checkpoint::CheckpointDelta,
     error::PipelineError,
     store::{Path, StagingWriter},
     telemetry::metrics::Metrics,
@@ -44,10 +44,8 @@ pub(super) struct OpenFile {
     rows: u64,
     /// Bytes handed to the store.
     sent_bytes: usize,
-    /// What the generation covered before the batch of its first rows.
-    pub(super) begins_after: CheckpointDelta,
-    /// The batch, counted in the generation, of its newest rows.
-    pub(super) last_batch: u64,
+    /// Where its rows come from.
+    pub(super) origin: Origin,
     /// See [`OpenFile::encoded_bytes`]; kept, since asking every column costs more than a look.
     encoded_bytes: usize,
     /// See [`OpenFile::held_bytes`].
@@ -80,8 +78,8 @@ pub(super) struct NewFile {
     pub(super) path: Path,
     /// Its number in the generation.
     pub(super) number: u32,
-    /// What the generation covered before the batch of its first rows.
-    pub(super) begins_after: CheckpointDelta,
+    /// Where its first rows come from.
+    pub(super) origin: Origin,
     /// The schema of its rows.
     pub(super) schema: SchemaRef,
     /// How it is written.
@@ -91,7 +89,7 @@ pub(super) struct NewFile {
 impl OpenFile {
     /// Opens a file. Nothing is sent yet.
     pub(super) fn open(new: NewFile, metrics: &Metrics) -> Result<Self, PipelineError> {
-        let NewFile { staging, path, number, begins_after, schema, properties } = new;
+        let NewFile { staging, path, number, origin, schema, properties } = new;
         let writer = ArrowWriter::try_new(Outbox::default(), Arc::clone(&schema), Some(properties));
         let writer = writer.map_err(|error| cannot_encode(&path, error))?;
         Ok(Self {
@@ -100,10 +98,9 @@ impl OpenFile {
             path,
             schema,
             number,
-            begins_after,
+            origin,
             rows: 0,
             sent_bytes: 0,
-            last_batch: 0,
             encoded_bytes: 0,
             held_bytes: 0,
             _count: OpenCount::new(metrics),
@@ -126,6 +123,11 @@ impl OpenFile {
     pub(super) async fn end_row_group(&mut self) -> Result<(), PipelineError> {
         self.writer.flush().map_err(|error| cannot_encode(&self.path, error))?;
         self.send().await
+    }
+
+    /// Rows in it.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// About how long the file is so far.

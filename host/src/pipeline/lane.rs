@@ -20,7 +20,7 @@ use crate::{
     commit::{CommitContext, Committer, LedgerWriter, Recovery},
     config::{DeadLetterConfig, ErrorHandling},
     error::PipelineError,
-    file::{FileContext, Generation},
+    file::{self, FileContext, Generation},
     plugin::FlushReason,
     source::{SourceControl, SourceEvent, SourceStream},
     telemetry::rate_limit::RateLimited,
@@ -82,6 +82,9 @@ pub(super) async fn run(
     if result.is_ok() && committed.is_ok() {
         let owned: Vec<_> = lane.owned.iter().cloned().collect();
         lane.release(&owned).await;
+        if let Some(recovery) = lane.recovery() {
+            recovery.take_note_back().await;
+        }
     }
     source.close().await;
     result.and(committed)
@@ -92,10 +95,12 @@ impl Lane {
     fn new(shared: Shared, lane: usize, source: SourceControl) -> Self {
         let Shared { config, store, budget, metrics, runtime, totals, .. } = &shared;
         let writer = shared.ledger.clone().map(LedgerWriter::new);
+        let writer_mark = writer.as_ref().map_or_else(file::writer_mark, |writer| writer.mark().into());
         let context = CommitContext {
             store: store.clone(),
             pipeline: Arc::clone(&config.name),
             lane,
+            writer_mark: Arc::clone(&writer_mark),
             dead_letter: config.dead_letter,
             metrics: metrics.clone(),
         };
@@ -108,6 +113,7 @@ impl Lane {
             pipeline: Arc::clone(&config.name),
             path: None,
             lane,
+            writer_mark,
             budget: budget.clone(),
             metrics: metrics.clone(),
             io: runtime.io.clone(),
@@ -147,6 +153,9 @@ impl Lane {
                     let positions = self.claim(&partitions, &topic_ids).await?;
                     // The source may have given up waiting; then it has failed, and says so next.
                     let _ = begin.send(positions);
+                    if let Some(recovery) = self.recovery() {
+                        recovery.abort_leftovers().await;
+                    }
                 }
                 Next::Event(Some(SourceEvent::Missing(missing))) => self.skip(&missing).await?,
                 // Whether another one has claimed them is not known yet, and the open generation has their rows.
@@ -176,8 +185,7 @@ impl Lane {
         partitions: &[SourcePartition],
         topic_ids: &BTreeMap<Arc<str>, String>,
     ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
-        let Some(writer) = &self.writer else { return Ok(BTreeMap::new()) };
-        let recovery = Recovery::new(writer.clone(), self.shared.store.clone());
+        let Some(recovery) = self.recovery() else { return Ok(BTreeMap::new()) };
         let (positions, lost) = recovery.claim(partitions, topic_ids).await?;
         if !lost.is_empty() {
             restore::restore(&self.shared, self.number, &recovery, &lost).await?;
@@ -197,6 +205,11 @@ impl Lane {
                 "the source has deleted records that were never read (retention); reading goes on behind them");
         }
         Ok(())
+    }
+
+    /// Its hold on the ledger and the store, for exactly once.
+    fn recovery(&self) -> Option<Recovery> {
+        self.writer.clone().map(|writer| Recovery::new(writer, self.shared.store.clone()))
     }
 
     /// Gives partitions back in the ledger, once all that was read of them is committed. Whoever comes next claims them anyway,
@@ -243,10 +256,9 @@ impl Lane {
     /// Writes rows, and keeps what was refused.
     async fn take_output(&mut self, dataset: &Arc<str>, output: FlowOutput) -> Result<(), PipelineError> {
         let FlowOutput { rows, rejections, dead_letters } = output;
-        for part in rows {
-            self.shared.totals.wrote(part.rows.num_rows() as u64);
-            self.generation.write(dataset, &part.directory, &part.rows).await?;
-        }
+        self.shared.totals.wrote(rows.iter().map(|part| part.rows.num_rows() as u64).sum());
+        let parts = rows.into_iter().map(|part| (part.directory, part.rows)).collect();
+        self.generation.write(dataset, parts).await?;
         for rejection in &rejections {
             self.count_rejection(dataset, rejection)?;
         }

@@ -15,7 +15,7 @@ use crate::{
     batch::DeadLetter,
     commit::{LostFile, Recovery},
     error::PipelineError,
-    file::{FileContext, Generation},
+    file::{self as file_room, FileContext, Generation},
     plugin::FlushReason,
     source::{self, LaneContext, SourceEvent},
     store::StagedFile,
@@ -123,11 +123,9 @@ async fn keep(
     output: FlowOutput,
 ) -> Result<Vec<DeadLetter>, PipelineError> {
     let FlowOutput { rows, dead_letters, .. } = output;
-    for part in rows {
-        if generation.is_for(dataset, &part.directory, &file.path) {
-            generation.write(dataset, &part.directory, &part.rows).await?;
-        }
-    }
+    let parts = rows.into_iter().map(|part| (part.directory, part.rows));
+    let own = parts.filter(|(directory, _)| generation.is_for(dataset, directory, &file.path)).collect();
+    generation.write(dataset, own).await?;
     Ok(dead_letters)
 }
 
@@ -135,6 +133,7 @@ async fn keep(
 fn context(shared: &Shared, lane: usize, file: &LostFile) -> FileContext {
     let mut run = shared.config.run.clone();
     run.target_file_size_bytes = usize::MAX;
+    run.target_file_rows = None;
     FileContext {
         store: shared.store.clone(),
         sink: shared.config.sink.clone(),
@@ -142,6 +141,8 @@ fn context(shared: &Shared, lane: usize, file: &LostFile) -> FileContext {
         pipeline: Arc::clone(&shared.config.name),
         path: Some(file.path.clone()),
         lane,
+        // Unused: the path is given.
+        writer_mark: file_room::writer_mark(),
         budget: shared.budget.clone(),
         metrics: shared.metrics.clone(),
         io: shared.runtime.io.clone(),

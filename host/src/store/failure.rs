@@ -15,9 +15,39 @@ const REFUSALS: [&str; 6] =
 /// that exists.
 const CONFLICTS: [&str; 2] = ["OperationAborted", "ConditionalRequestConflict"];
 
+/// The credentials are the cause.
+const CREDENTIALS: &str = "the credentials are wrong or lack a right";
+
+/// The same with the keys of the store.
+fn credentials_advice(location: &str) -> &'static str {
+    match location.split_once("://").map(|(scheme, _)| scheme) {
+        Some("gs") => {
+            "the credentials are wrong or lack a right (Storage Object Admin has them all); see sink.service_account_file, \
+             sink.service_account_key, or the application default credentials"
+        }
+        Some("az") => {
+            "the credentials are wrong or lack a right (Storage Blob Data Contributor has them all); see sink.access_key, \
+             sink.sas_token, or the managed identity"
+        }
+        _ => {
+            "the credentials are wrong or lack a right; see sink.aws_access_key_id and sink.aws_secret_access_key, or the \
+             folder's owner"
+        }
+    }
+}
+
 /// Whether the object, the upload or the bucket is not there.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. })
+}
+
+/// Blocks that Azure has forgotten are gone like an upload that was aborted, though it calls that a bad request.
+pub(super) fn or_not_found(path: &object_store::path::Path, error: Error) -> Error {
+    if error.to_string().contains("InvalidBlockList") {
+        Error::NotFound { path: path.to_string(), source: Box::new(error) }
+    } else {
+        error
+    }
 }
 
 /// Whether the kind of the error says all, whatever is beneath.
@@ -28,10 +58,12 @@ fn is_answer(error: &Error) -> bool {
 /// An answer as an error with a verdict and words that say what to do.
 pub(super) fn explain(location: &str, operation: &str, error: Error) -> PipelineError {
     let (verdict, advice) = judge(&error);
+    let advice = if advice == CREDENTIALS { credentials_advice(location) } else { advice };
     let message = format!("{location}: cannot {operation}: {advice}");
     match verdict {
         Verdict::Stop => PipelineError::stop(message),
-        Verdict::Retry | Verdict::Restart => PipelineError::retry(message),
+        Verdict::Retry => PipelineError::retry(message),
+        Verdict::Restart => PipelineError::restart(message),
     }
     .because(error)
 }
@@ -43,17 +75,19 @@ pub(super) fn judge(error: &Error) -> (Verdict, &'static str) {
     }
     let text = error.to_string();
     match error {
+        _ if text.contains("NoSuchUpload") => {
+            (Verdict::Restart, "the upload is gone: a writer that took over has aborted it, or a bucket's rule")
+        }
+        _ if text.contains("ContainerNotFound") => {
+            (Verdict::Stop, "the container does not exist; make it, or correct sink.container")
+        }
         _ if text.contains("NoSuchBucket") => {
             (Verdict::Stop, "the bucket does not exist; make it, or correct sink.bucket")
         }
         _ if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
             || REFUSALS.iter().any(|word| text.contains(word)) =>
         {
-            (
-                Verdict::Stop,
-                "the credentials are wrong or lack a right; see sink.aws_access_key_id and sink.aws_secret_access_key, \
-             or the folder's owner",
-            )
+            (Verdict::Stop, CREDENTIALS)
         }
         Error::AlreadyExists { .. } if CONFLICTS.iter().any(|word| text.contains(word)) => {
             (Verdict::Retry, "the store is busy with another request for the same object")

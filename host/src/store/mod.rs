@@ -4,8 +4,8 @@
 //! (published). Promises: no reader ever sees a part of a file; publishing never replaces another file and may be
 //! repeated; every request that fails for a reason that may pass is tried again, within a limit, counted and logged.
 //!
-//! Stores differ only here, and only in how they stage: S3 keeps the parts of an uncompleted multipart upload, a
-//! local disk and HDFS a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`. That file grows part by
+//! Stores differ only here, and only in how they stage: S3, GCS and Azure keep the parts of an uncompleted upload, a local
+//! disk and HDFS a file under `_fs_data_sink/<pipeline>/staging/` without the suffix `.parquet`. That file grows part by
 //! part, each part by a request that can be repeated.
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +26,7 @@ use crate::{
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod cloud;
 mod failure;
 mod files;
 mod hadoop;
@@ -35,15 +36,18 @@ mod objects;
 mod retry;
 mod s3;
 mod staging;
+mod uploads;
 mod webhdfs;
 
 pub use objects::{Created, Published};
 pub use staging::{StagedAt, StagedFile, StagingWriter};
+pub use uploads::OpenUpload;
 
 use failure::is_not_found;
 use hadoop::AppendStore;
 use retry::RetryPolicy;
 use staging::StagedKind;
+use uploads::Lister;
 
 /// Staging files of a dead process are removed at start once they are this old; a living one never keeps a file open
 /// for a day, since `commit_interval` is checked to be shorter.
@@ -83,7 +87,21 @@ enum Staging {
 
 /// A store of multipart uploads.
 #[derive(Clone)]
-struct MultipartHandle(Arc<dyn MultipartStore>);
+struct MultipartHandle {
+    /// Begins, completes and aborts them.
+    uploads: Arc<dyn MultipartStore>,
+    /// Lists them, where that can be done.
+    lister: Option<Lister>,
+    /// Whether one that was aborted cannot be completed any more. Azure keeps blocks until it forgets them.
+    gives_up: bool,
+}
+
+impl MultipartHandle {
+    /// For a store that cannot list uploads.
+    fn new(uploads: Arc<dyn MultipartStore>) -> Self {
+        Self { uploads, lister: None, gives_up: true }
+    }
+}
 
 impl std::fmt::Debug for MultipartHandle {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -98,13 +116,30 @@ impl Store {
             SinkKind::S3(config) => {
                 let (client, root, location) = s3::open(config)?;
                 let objects: Arc<dyn ObjectStore> = Arc::<object_store::aws::AmazonS3>::clone(&client);
-                (objects, Staging::Multipart(MultipartHandle(client)), root, location)
+                let lister = Some(Lister::new(Arc::clone(&client)));
+                (
+                    objects,
+                    Staging::Multipart(MultipartHandle { lister, ..MultipartHandle::new(client) }),
+                    root,
+                    location,
+                )
             }
             SinkKind::Local(config) => {
                 let local::LocalFolder { objects, staging, location } = local::open(config)?;
                 (objects, Staging::Append(staging), Path::default(), location)
             }
             SinkKind::Hdfs(config) => open_hdfs(config, pipeline, io.clone())?,
+            SinkKind::Gcs(config) => {
+                let (client, root, location) = cloud::open_gcs(config)?;
+                let objects: Arc<dyn ObjectStore> = Arc::<object_store::gcp::GoogleCloudStorage>::clone(&client);
+                (objects, Staging::Multipart(MultipartHandle::new(client)), root, location)
+            }
+            SinkKind::Azure(config) => {
+                let (client, root, location) = cloud::open_azure(config)?;
+                let objects: Arc<dyn ObjectStore> = Arc::<object_store::azure::MicrosoftAzure>::clone(&client);
+                let handle = MultipartHandle { gives_up: false, ..MultipartHandle::new(client) };
+                (objects, Staging::Multipart(handle), root, location)
+            }
         };
         let retry = RetryPolicy::new(sink.retry_timeout, location.clone(), metrics);
         Ok(Self::assemble(objects, staging, root, location, pipeline, retry, io))
@@ -184,7 +219,7 @@ impl Store {
         let answer = match (&file.kind, staging) {
             // The name is unique to this process and generation: an overwrite can only repeat the same bytes.
             (StagedKind::Inline(payload), _) => objects.put(target, payload.clone()).await.map(|_| ()),
-            (StagedKind::Upload { id, parts }, Staging::Multipart(MultipartHandle(uploads))) => {
+            (StagedKind::Upload { id, parts }, Staging::Multipart(MultipartHandle { uploads, .. })) => {
                 uploads.complete_multipart(target, id, parts.clone()).await.map(|_| ())
             }
             (StagedKind::File { staged }, _) => {
@@ -199,7 +234,7 @@ impl Store {
             Ok(()) => Ok(()),
             Err(error) => match objects.head(target).await {
                 Ok(there) if there.size == file.bytes => Ok(()),
-                _ => Err(error),
+                _ => Err(failure::or_not_found(target, error)),
             },
         }
     }
@@ -208,7 +243,7 @@ impl Store {
     pub async fn abort(&self, file: &StagedFile) {
         let Inner { objects, staging, .. } = &*self.0;
         let answer = match (&file.kind, staging) {
-            (StagedKind::Upload { id, .. }, Staging::Multipart(MultipartHandle(uploads))) => {
+            (StagedKind::Upload { id, .. }, Staging::Multipart(MultipartHandle { uploads, .. })) => {
                 uploads.abort_multipart(&self.full_path(&file.path), id).await
             }
             (StagedKind::File { staged }, _) => objects.delete(staged).await,
@@ -300,7 +335,7 @@ pub(crate) mod tests {
     /// The same over objects of any kind; a request that fails is tried again for so long.
     pub(crate) fn over(objects: Arc<dyn ObjectStore>, uploads: Arc<dyn MultipartStore>, patience: Duration) -> Store {
         let retry = RetryPolicy::new(patience, "memory".into(), Metrics::detached());
-        let staging = Staging::Multipart(MultipartHandle(uploads));
+        let staging = Staging::Multipart(MultipartHandle::new(uploads));
         Store::assemble(objects, staging, Path::from("root"), "memory".into(), "orders", retry, Handle::current())
     }
 

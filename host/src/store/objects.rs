@@ -172,7 +172,7 @@ impl Store {
     }
 
     /// A path below the store's root.
-    fn below_root(&self, full: &Path) -> Option<Path> {
+    pub(super) fn below_root(&self, full: &Path) -> Option<Path> {
         let root = self.0.root.as_ref();
         if root.is_empty() {
             return Some(full.clone());

@@ -59,7 +59,7 @@ impl RetryPolicy {
             };
             self.metrics.error("store");
             let since = *first_failure.get_or_insert_with(Instant::now);
-            if judge(&error).0 == Verdict::Stop || since.elapsed() >= self.timeout {
+            if judge(&error).0 != Verdict::Retry || since.elapsed() >= self.timeout {
                 return Err(explain(&format!("{}/{path}", self.location), operation, error));
             }
             self.metrics.retried(operation);

@@ -211,7 +211,7 @@ impl StagingWriter {
         let payload = std::mem::take(&mut self.buffer).freeze();
         let (store, target, name) = (self.store.clone(), self.store.full_path(&self.path), self.name());
         let part = match &mut self.begun {
-            Some(Begun::Upload(MultipartHandle(uploads), id)) => {
+            Some(Begun::Upload(MultipartHandle { uploads, .. }, id)) => {
                 let (uploads, id, index) = (Arc::clone(uploads), id.clone(), self.parts.len());
                 self.store.0.io.spawn(async move {
                     let send = || uploads.put_part(&target, &id, index, payload.clone());
@@ -253,7 +253,7 @@ impl StagingWriter {
         let begun = match staging {
             Staging::Multipart(uploads) => {
                 let target = self.store.full_path(&self.path);
-                let id = retry.run("create_upload", &target, || uploads.0.create_multipart(&target)).await?;
+                let id = retry.run("create_upload", &target, || uploads.uploads.create_multipart(&target)).await?;
                 Begun::Upload(uploads.clone(), id)
             }
             Staging::Append(files) => {
@@ -291,7 +291,7 @@ impl Drop for StagingWriter {
 /// Removes what was begun; what cannot be removed is left to the sweep or to the bucket's lifecycle rule.
 async fn give_up(begun: Begun, store: Store, target: Path) {
     let answer = match begun {
-        Begun::Upload(MultipartHandle(uploads), id) => uploads.abort_multipart(&target, &id).await,
+        Begun::Upload(MultipartHandle { uploads, .. }, id) => uploads.abort_multipart(&target, &id).await,
         Begun::Growing { staged, .. } => store.0.objects.delete(&staged).await,
     };
     if let Err(error) = answer

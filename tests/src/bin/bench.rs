@@ -33,6 +33,7 @@ use fs_data_sink_tests::{
     services::{
         folder::TestFolder,
         kafka::{Kafka, NewRecord},
+        process::peak_memory,
         s3::S3,
     },
 };
@@ -240,13 +241,6 @@ fn children_cpu_seconds() -> Result<f64> {
     let behind_name = stat.rsplit(')').next().unwrap_or_default();
     let ticks: f64 = behind_name.split_whitespace().skip(13).take(2).map(|ticks| ticks.parse().unwrap_or(0.0)).sum();
     Ok(ticks / TICKS_PER_SECOND)
-}
-
-/// `VmHWM` of a process.
-fn peak_memory(id: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 /// The table.

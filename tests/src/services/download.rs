@@ -24,6 +24,11 @@ pub fn weed() -> anyhow::Result<PathBuf> {
     piece("python/bin/weed")
 }
 
+/// Azurite's program for blobs, where there is Node.
+pub fn azurite() -> anyhow::Result<PathBuf> {
+    piece("azurite/node_modules/azurite/dist/src/blob/main.js")
+}
+
 /// A path in the cache that exists.
 fn piece(name: &str) -> anyhow::Result<PathBuf> {
     let path = cache_folder()?.join(name);

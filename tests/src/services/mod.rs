@@ -13,8 +13,10 @@ use std::{
 
 use anyhow::Context as _;
 
+pub mod azure;
 pub mod download;
 pub mod folder;
+pub mod gcs;
 pub mod hdfs;
 pub mod hdfs_pair;
 pub mod kafka;

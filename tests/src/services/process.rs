@@ -186,6 +186,14 @@ impl Process {
     }
 }
 
+/// The most memory that a process that still runs has ever had resident; `VmHWM` of /proc, so on Linux.
+#[must_use]
+pub fn peak_memory(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // What has ended already cannot be killed, and there is nobody to tell.

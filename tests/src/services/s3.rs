@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
 use object_store::{
     ObjectStore as _, ObjectStoreExt as _,
     aws::{AmazonS3, AmazonS3Builder},
     multipart::MultipartStore as _,
     path::Path,
+    signer::{SignedUrlOptions, Signer as _},
 };
+use reqwest::Method;
 
 use super::{download, folder::TestFolder, free_port, process::Process, runtime};
 use crate::wait::{self, Look};
@@ -147,6 +149,40 @@ impl S3 {
         let put = runtime()?
             .block_on(async { tokio::time::timeout(REQUEST_LIMIT, self.client.put(&path, bytes.into())).await });
         put.context("the S3 server did not answer in time")?.with_context(|| format!("cannot put {key}"))?;
+        Ok(())
+    }
+
+    /// The keys of all uploads below a prefix that were begun and neither completed nor aborted, sorted.
+    pub fn open_uploads(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let options = SignedUrlOptions::default().with_query([("uploads", ""), ("prefix", prefix)]);
+        let text = runtime()?.block_on(async {
+            let url = self.client.signed_url_opts(Method::GET, &Path::default(), REQUEST_LIMIT, &options).await?;
+            let answer = reqwest::Client::new().get(url).timeout(REQUEST_LIMIT).send().await?.error_for_status()?;
+            anyhow::Ok(answer.text().await?)
+        })?;
+        ensure!(!text.contains("<IsTruncated>true"), "more uploads than fit on a page");
+        let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        let mut keys: Vec<String> = keys.map(str::to_owned).collect();
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// An address at which anyone may make one request of a key, for a short time. The key as it is in an address.
+    pub fn signed(&self, method: Method, key: &str, query: &[(String, String)]) -> anyhow::Result<reqwest::Url> {
+        let options =
+            SignedUrlOptions::default().with_query(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let path = Path::from_url_path(key)?;
+        let signed =
+            runtime()?.block_on(async { self.client.signed_url_opts(method, &path, REQUEST_LIMIT, &options).await });
+        signed.context("cannot sign an address")
+    }
+
+    /// Begins an upload and leaves it open.
+    pub fn begin_upload(&self, key: &str) -> anyhow::Result<()> {
+        let path = Path::parse(key)?;
+        let begun = runtime()?
+            .block_on(async { tokio::time::timeout(REQUEST_LIMIT, self.client.create_multipart(&path)).await });
+        begun.context("the S3 server did not answer in time")?.with_context(|| format!("cannot begin {key}"))?;
         Ok(())
     }
 

@@ -4,19 +4,25 @@
 //! start their own. Each test says what it does and what that guarantees.
 
 mod ambiguous;
+mod azure;
 mod compact;
 mod disk;
 mod examples;
 mod files;
+mod gcs;
 mod group;
 mod hdfs;
 mod hostile;
 mod kill;
+mod many;
 mod once;
 mod outage;
 mod servers;
 mod shared;
 mod telemetry;
-mod topics;
+mod ambiguous;
+mod azure;
+mod compact;
+mod disk;
 mod whole_path;
 mod wrong;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{columns::Columns, hdfs};
+use super::{cloud, columns::Columns, hdfs};
 use crate::config::{
     ColumnConfig, Compression, Encoding, LocalConfig, MergeConfig, MergePeriod, MergeVisibility, ParquetConfig,
     PartitionColumn, PartitionTransform, S3Config, Secret, SinkConfig, SinkKind, Statistics,
@@ -56,16 +56,16 @@ struct UnknownType;
 /// The store; `None` where one of its keys is at fault.
 fn kind(section: &Section<'_>, folder: &Path) -> Result<Option<SinkKind>, UnknownType> {
     /// Types by name.
-    const TYPES: [(&str, &str); 3] = [("s3", "s3"), ("hdfs", "hdfs"), ("local", "local")];
-    let _ = section.required_text("type", "s3, hdfs or local");
-    let name = section.get("type", |text| match text {
-        "gcs" | "azure" => Err(format!("this version does not serve {text} sinks yet; it serves s3, hdfs and local")),
-        _ => choice(text, &TYPES),
-    });
+    const TYPES: [(&str, &str); 5] =
+        [("s3", "s3"), ("hdfs", "hdfs"), ("local", "local"), ("gcs", "gcs"), ("azure", "azure")];
+    let _ = section.required_text("type", "s3, hdfs, local, gcs or azure");
+    let name = section.get("type", |text| choice(text, &TYPES));
     let name = name.ok_or(UnknownType)?;
     let kind = match name {
         "s3" => s3(section).map(SinkKind::S3),
         "hdfs" => hdfs::read(section, folder).map(SinkKind::Hdfs),
+        "gcs" => cloud::gcs(section, folder).map(SinkKind::Gcs),
+        "azure" => cloud::azure(section).map(SinkKind::Azure),
         _ => {
             let base_path = section.required_text("base_path", "the folder to write to");
             let place = section.node("base_path").map_or_else(|| section.place(), |node| &node.place);
@@ -76,6 +76,8 @@ fn kind(section: &Section<'_>, folder: &Path) -> Result<Option<SinkKind>, Unknow
     section.only_with("type: s3", &S3_KEYS);
     section.only_with("type: hdfs", &hdfs::HDFS_KEYS);
     section.only_with("type: local", &LOCAL_KEYS);
+    section.only_with("type: gcs", &cloud::GCS_KEYS);
+    section.only_with("type: azure", &cloud::AZURE_KEYS);
     Ok(kind)
 }
 
@@ -111,20 +113,8 @@ fn merge(section: &Section<'_>) -> MergeConfig {
 
 /// An S3 sink.
 fn s3(section: &Section<'_>) -> Option<S3Config> {
-    let bucket = section.required_text("bucket", "the bucket's name");
-    if let Some(bucket) =
-        bucket.as_deref().filter(|bucket| bucket.contains(['/', ':']) || bucket.contains(char::is_whitespace))
-    {
-        section
-            .fault("bucket", format!("expected the bucket's name alone, found {bucket:?}; folders go into `prefix`"));
-    }
-    let prefix = section.text("prefix").unwrap_or_default().trim_matches('/').to_owned();
-    if !prefix.is_empty() && prefix.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        section.fault(
-            "prefix",
-            format!("expected folders such as raw/orders, found {prefix:?} with an empty part, `.` or `..`"),
-        );
-    }
+    let bucket = cloud::name(section, "bucket", "the bucket's name");
+    let prefix = cloud::prefix(section);
     let endpoint_url =
         section.get("endpoint_url", |text| http_url(text, "https://s3.example.com or http://127.0.0.1:9000"));
     let access_key_id = section.text("aws_access_key_id").filter(|text| !text.is_empty());

@@ -388,12 +388,24 @@ fn plugins_get_their_configuration_as_json() {
 #[test]
 fn a_sink_says_what_it_needs() {
     let of_type = |sink: &str| faults(&format!("sink: {sink}\nsource: {{type: file, paths: ['-']}}\n"));
-    assert_eq!(of_type("{bucket: a}"), "orders.yaml:1: sink.type: is missing: s3, hdfs or local");
+    assert_eq!(of_type("{bucket: a}"), "orders.yaml:1: sink.type: is missing: s3, hdfs, local, gcs or azure");
     assert_eq!(of_type("{type: s3}"), "orders.yaml:1: sink.bucket: is missing: the bucket's name");
     assert_eq!(of_type("{type: local}"), "orders.yaml:1: sink.base_path: is missing: the folder to write to");
+    assert_eq!(of_type("{type: gcs}"), "orders.yaml:1: sink.bucket: is missing: the bucket's name");
     assert_eq!(
-        of_type("{type: gcs, bucket: a}"),
-        "orders.yaml:1: sink.type: this version does not serve gcs sinks yet; it serves s3, hdfs and local"
+        of_type("{type: azure}"),
+        "orders.yaml:1: sink.account: is missing: the storage account's name\n\
+         orders.yaml:1: sink.container: is missing: the container's name"
+    );
+    assert_eq!(
+        of_type("{type: azure, account: a, container: b, access_key: c, sas_token: d}"),
+        "orders.yaml:1: sink: of access_key, sas_token and client_id (of a managed identity) one is enough; leave the \
+         others out"
+    );
+    assert_eq!(
+        of_type("{type: gcs, bucket: a, service_account_file: no.json, account: b}"),
+        "orders.yaml:1: sink.account: has no meaning here; it belongs to `type: azure`\n\
+         orders.yaml:1: sink.service_account_file: expected a file, found nothing such at no.json"
     );
     assert_eq!(
         of_type("{type: local, base_path: a, bucket: b}"),

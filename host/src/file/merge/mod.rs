@@ -18,10 +18,10 @@ use sha2::{Digest as _, Sha256};
 use super::{
     dataset::Dataset,
     name, provenance,
+    waiting::Origin,
     writer::{NewFile, OpenFile},
 };
 use crate::{
-    checkpoint::CheckpointDelta,
     config::ParquetConfig,
     error::PipelineError,
     store::{Path, Store},
@@ -271,7 +271,7 @@ impl<'merger> Output<'merger> {
             staging: self.merger.store.stage(self.staged.clone()),
             path: self.staged.clone(),
             number: 0,
-            begins_after: CheckpointDelta::default(),
+            origin: Origin::default(),
             schema: first.schema(),
             properties: self.dataset.properties(&self.merger.parquet)?,
         };

@@ -63,6 +63,7 @@ fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::
         commit_interval: Duration::from_secs(60),
         commit_interval_batches: None,
         target_file_size_bytes: 1 << 27,
+        target_file_rows: None,
         open_files_max: 10,
         memory_bytes: 64 << 20,
         lanes: None,
