@@ -2,24 +2,23 @@
 //! (`tests/ledger_model.rs`) drives the very code that runs.
 //!
 //! ```text
-//! Create N --new-------> Look for a snapshot beyond the base --none--> appended at N
-//!    |                                       `--------there-> Load the state anew
-//!    |--exists, no answer--> Read N --mine---> Look
-//!    |                         |----foreign--> add it, then Create N+1; if it speaks against mine: Load
-//!    |                         `----nothing--> no answer before: Create N again; else Load
+//! Create N --new-------------> Look for a snapshot beyond N --none--> appended at N
+//!    |                                      `---------------there-> Load the state anew
+//!    |--exists, no answer--> Read N --mine--> Look, as above
+//!    |                         |----foreign-> add it; Look for a snapshot beyond N --none--> Create N+1, or refused
+//!    |                         |                              `---------------------there-> Load
+//!    |                         `----nothing-> no answer before: Create N again; else Load
 //! Load --the state has my record--> appended
 //!    |---it surely has not--------> Create at its end, or refused
 //!    `---nobody can tell----------> Lost: drop everything, claim anew
 //! ```
 //!
-//! The base is the sequence that the state had when it was last known to be the ledger's: at the start of the append or
-//! after a load. The look for a snapshot beyond it is what keeps out a writer that slept while the others went so far
-//! that records were deleted behind a snapshot, so that a number could be taken twice: a record is deleted only when a
-//! snapshot beyond it is there, and the newest snapshot is never deleted. While there is no snapshot beyond the base, no
-//! record from the base on was ever deleted, so each that was read or created is the only one that ever had its number.
-//! Until then the records read on the way are hearsay: the state with them is the append's own copy, and neither success
-//! nor refusal follows from it. Whoever finds a snapshot beyond the base asks a loaded state, which remembers the last
-//! nonces.
+//! A number can be taken twice: a writer that slept while the others went far may create a record where one was deleted. A
+//! record is deleted only when a snapshot beyond it is there, and the newest snapshot is never deleted; so while there is
+//! no snapshot beyond N, the record at N is the only one that ever had its number. Hence the look after each record that
+//! was created or read: what comes before it counts, what comes after it is built on nothing else, neither success nor
+//! refusal follows from hearsay, and no record is created on top of it. Whoever finds a snapshot asks a loaded state,
+//! which remembers the last nonces.
 
 use super::{
     record::Record,
@@ -65,8 +64,10 @@ pub struct Append {
     is_unknown: bool,
     /// The first sequence at which a create may have succeeded.
     tried_at: Option<u64>,
-    /// Up to here the state is known to be the ledger's.
+    /// Up to here the state is known to be the ledger's. Records are created only there.
     base: u64,
+    /// Whether the record at the base is ours, if it counts.
+    is_there: bool,
 }
 
 impl Append {
@@ -74,7 +75,7 @@ impl Append {
     #[must_use]
     pub fn start(record: Record, state: &State) -> (Self, Step) {
         let step = create_or_refuse(&record, state);
-        (Self { record, is_unknown: false, tried_at: None, base: state.next }, step)
+        (Self { record, is_unknown: false, tried_at: None, base: state.next, is_there: false }, step)
     }
 
     /// The record to create.
@@ -90,7 +91,10 @@ impl Append {
             self.tried_at.get_or_insert(state.next);
         }
         match answer {
-            Answer::New => Step::Look(self.base),
+            Answer::New => {
+                self.is_there = true;
+                Step::Look(self.base)
+            }
             Answer::Exists | Answer::Unknown => Step::Read(state.next),
         }
     }
@@ -98,14 +102,14 @@ impl Append {
     /// The record at the next sequence was read; `None`: there is none.
     pub fn was_read(&mut self, state: &mut State, found: Option<&Record>) -> Step {
         match found {
-            Some(found) if found.nonce == self.record.nonce => Step::Look(self.base),
-            // What speaks against us, or does not fit, may be a sleeper's record that never counted.
-            Some(foreign) => {
-                match state.apply(foreign).and_then(|()| state.allows(&self.record.writer, &self.record.action)) {
-                    Ok(()) => Step::Create(state.next),
-                    Err(_) => Step::Load,
-                }
+            Some(found) if found.nonce == self.record.nonce => {
+                self.is_there = true;
+                Step::Look(self.base)
             }
+            Some(foreign) => match state.apply(foreign) {
+                Ok(()) => Step::Look(self.base),
+                Err(_) => Step::Load,
+            },
             None if self.is_unknown => Step::Create(state.next),
             // It was there and is gone: deleted behind a snapshot.
             None => Step::Load,
@@ -117,6 +121,10 @@ impl Append {
         if is_beyond {
             return Step::Load;
         }
+        if !self.is_there {
+            self.base = state.next;
+            return create_or_refuse(&self.record, state);
+        }
         let sequence = state.next;
         match state.apply(&self.record) {
             Ok(()) => Step::Appended(sequence),
@@ -126,7 +134,7 @@ impl Append {
 
     /// The state was loaded anew.
     pub fn loaded(&mut self, state: &State) -> Step {
-        self.base = state.next;
+        (self.base, self.is_there) = (state.next, false);
         if let Some(sequence) = state.sequence_of(&self.record.nonce) {
             return Step::Appended(sequence);
         }
