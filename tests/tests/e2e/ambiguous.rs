@@ -62,7 +62,15 @@ const CASES: [Case; 7] = [
         commits: COMMITS,
         met: &[Kind::Create],
     },
-    Case { name: "read", kinds: &[Kind::Get], also: &[], good_between: 2, commits: COMMITS, met: &[Kind::Get] },
+    // A record is read where the answer to its creation was no plain yes.
+    Case {
+        name: "read",
+        kinds: &[Kind::Create, Kind::Get],
+        also: &[],
+        good_between: 1,
+        commits: COMMITS,
+        met: &[Kind::Get],
+    },
     Case { name: "list", kinds: &[Kind::List], also: &[], good_between: 2, commits: COMMITS, met: &[Kind::List] },
     Case {
         name: "upload",
