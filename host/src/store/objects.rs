@@ -3,6 +3,8 @@
 //! The one primitive that matters is create-if-absent: of all who try, one succeeds. A server's answer may be lost on
 //! its way, so the answer has a third value, and the caller reads back what is there.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -10,6 +12,12 @@ use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use super::{Inner, Path, StagedFile, Staging, Store, failure, failure::is_not_found, staging::StagedKind};
 use crate::error::{PipelineError, Verdict};
+
+/// How often the probe at start is made: the store has just answered, so this is for a bad connection.
+const PROBE_TRIES_MAX: u32 = 20;
+
+/// Pause between two of them.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What came of creating an object.
 #[derive(Debug)]
@@ -149,8 +157,23 @@ impl Store {
             .await
     }
 
-    /// Refuses a store in which two may create the same object.
+    /// Refuses a store in which two may create the same object. Where an answer is lost, the question is asked anew.
     pub async fn probe_create_if_absent(&self) -> Result<(), PipelineError> {
+        let mut tries = 1;
+        loop {
+            match self.probe_once().await {
+                Err(error) if error.verdict() == Verdict::Retry && tries < PROBE_TRIES_MAX => {
+                    tracing::warn!(error = %error.full_message(), tries, "the probe of the store got no answer: once more");
+                    tokio::time::sleep(PROBE_PAUSE).await;
+                    tries += 1;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// One try.
+    async fn probe_once(&self) -> Result<(), PipelineError> {
         let path = self.own_name(&format!("probe/{}", uuid::Uuid::now_v7()));
         let mut answers = Vec::with_capacity(2);
         for content in ["first", "second"] {

@@ -62,7 +62,15 @@ const CASES: [Case; 7] = [
         commits: COMMITS,
         met: &[Kind::Create],
     },
-    Case { name: "read", kinds: &[Kind::Get], also: &[], good_between: 2, commits: COMMITS, met: &[Kind::Get] },
+    // A record is read where the answer to its creation was no plain yes.
+    Case {
+        name: "read",
+        kinds: &[Kind::Create, Kind::Get],
+        also: &[],
+        good_between: 1,
+        commits: COMMITS,
+        met: &[Kind::Get],
+    },
     Case { name: "list", kinds: &[Kind::List], also: &[], good_between: 2, commits: COMMITS, met: &[Kind::List] },
     Case {
         name: "upload",
@@ -81,11 +89,12 @@ const CASES: [Case; 7] = [
         commits: COMMITS,
         met: &[Kind::CompleteUpload, Kind::Head],
     },
+    // There are few of these, so each of them meets one fault after the other, up to the late answer.
     Case {
         name: "clean",
         kinds: &[Kind::Delete, Kind::Put],
         also: &[],
-        good_between: 1,
+        good_between: 0,
         commits: COMMITS_MANY,
         met: &[Kind::Delete],
     },
