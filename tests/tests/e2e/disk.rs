@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use fs_data_sink::{
-    config::{LocalConfig, ParquetConfig, SinkConfig, SinkKind},
+    config::{LocalConfig, MergeConfig, ParquetConfig, SinkConfig, SinkKind},
     store::{Created, Store},
     telemetry::metrics::Metrics,
 };
@@ -182,6 +182,7 @@ fn a_full_disk_leaves_no_part_of_a_record() -> anyhow::Result<()> {
             keep_partition_columns: false,
             parquet: ParquetConfig::default(),
             retry_timeout: std::time::Duration::from_secs(1),
+            merge: MergeConfig::default(),
         };
         runtime()?.block_on(async {
             let handle = tokio::runtime::Handle::current();
