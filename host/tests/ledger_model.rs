@@ -9,13 +9,7 @@
 //!
 //! After every step: no record is in two visible files, and no file is replaced. After a last recovery: every record is in
 //! exactly one. `FS_DATA_SINK_LEDGER_SCHEDULES` sets how many schedules, `FS_DATA_SINK_LEDGER_SEED` replays one.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test: a panic is its way to fail"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: a panic is its way to fail")]
 #![expect(clippy::print_stdout, reason = "says how many schedules it tried")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -76,7 +76,9 @@ impl Moves {
     fn begin(&self, partitions: &[SourcePartition]) {
         self.giving.fetch_add(1, Ordering::AcqRel);
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        partitions.iter().for_each(|partition| _ = reached.remove(partition));
+        for partition in partitions {
+            reached.remove(partition);
+        }
     }
 
     /// A lane has read these to their ends.

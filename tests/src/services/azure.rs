@@ -104,11 +104,13 @@ impl Azure {
 
     /// Makes the container, or copies a folder of it.
     fn python(&self, copy: Option<(&str, &Path)>) -> anyhow::Result<()> {
-        let mut order = json!({"authority": self.authority, "account": ACCOUNT, "key": KEY, "container": CONTAINER});
-        if let Some((prefix, to)) = copy {
-            order["container"] = format!("{CONTAINER}/{prefix}").into();
-            order["folder"] = to.display().to_string().into();
-        }
+        let order = match copy {
+            None => json!({"authority": self.authority, "account": ACCOUNT, "key": KEY, "container": CONTAINER}),
+            Some((prefix, folder)) => json!({
+                "authority": self.authority, "account": ACCOUNT, "key": KEY, "container": format!("{CONTAINER}/{prefix}"),
+                "folder": folder,
+            }),
+        };
         let log = self.server.lock().unwrap_or_else(PoisonError::into_inner).1.path().join("python.log");
         let mut process = lake::python("azure.py", &order, &log)?;
         let ended = process.wait(REQUEST_LIMIT).context("pyarrow and Azurite")?;

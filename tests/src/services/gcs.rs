@@ -4,6 +4,7 @@
 //! It shows that the product's way through the GCS client works; what only Google's servers do, it cannot show.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread,
@@ -90,11 +91,11 @@ fn serve(s3: &S3, client: &TcpStream) -> anyhow::Result<()> {
         translate(s3, request).unwrap_or_else(|error| (502, Vec::new(), format!("{error:#}").into_bytes()));
     let mut answer = format!("HTTP/1.1 {status} -\r\nconnection: close\r\n");
     for (name, value) in headers {
-        answer.push_str(&format!("{name}: {value}\r\n"));
+        write!(answer, "{name}: {value}\r\n")?;
     }
     let mut client = client;
     if !is_head {
-        answer.push_str(&format!("content-length: {}\r\n", body.len()));
+        write!(answer, "content-length: {}\r\n", body.len())?;
     }
     client.write_all(format!("{answer}\r\n").as_bytes())?;
     if !is_head {

@@ -1,6 +1,6 @@
 //! A real HDFS with two namenodes, one active and one standing by, as clusters of production are: a name service.
 //!
-//! The edits lie in a shared folder in place of journal nodes, and this module says who is active in place of ZooKeeper;
+//! The edits lie in a shared folder in place of journal nodes, and this module says who is active in place of `ZooKeeper`;
 //! clients see no difference.
 
 use std::{path::PathBuf, process::Command, time::Duration};
@@ -105,7 +105,8 @@ impl HdfsPair {
 
     /// Makes a namenode the active one, and waits until the cluster takes files.
     fn activate(&self, number: usize) -> anyhow::Result<()> {
-        let (name, port) = (NAMES[number], self.web_ports[number]);
+        let name = NAMES.get(number).context("no such namenode")?;
+        let port = *self.web_ports.get(number).context("no such namenode")?;
         wait_until(port, "standby")?;
         // By force, since the other one may be gone; nobody else decides here.
         tool(&self.folder, "conf", &[ADMIN, "-transitionToActive", "--forceactive", name])?;

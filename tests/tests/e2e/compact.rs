@@ -175,7 +175,7 @@ struct Killed {
     /// Fail points at which it ended.
     met: BTreeSet<&'static str>,
     /// How often it was killed at a random moment.
-    killed: u32,
+    at_random: u32,
     /// The most memory that it was seen with, in KiB.
     peak: u64,
 }
@@ -191,7 +191,7 @@ fn kill_again_and_again(workspace: &mut Workspace, kills: u32) -> anyhow::Result
         all.peak = all.peak.max(peak);
         match ended {
             FAIL_POINT => _ = all.met.insert(point),
-            Ended::Signal(9) => all.killed += 1,
+            Ended::Signal(9) => all.at_random += 1,
             Ended::Code(0) => {}
             other => anyhow::bail!("seed {seed}, kill {kill}, {point}: {other:?}\n{log}"),
         }
@@ -231,7 +231,7 @@ fn survive(name: &str, trial: &Trial) -> anyhow::Result<()> {
             Expected::new(Box::new(move || Box::new((0..count).map(move |number| line(number, directories).1))));
         before.compare(&expected)?.expect_exact()?;
         let (sum, files) = (checksum(&before)?, before.files);
-        let Killed { met, killed, mut peak } = kill_again_and_again(workspace, kills)?;
+        let Killed { met, at_random: killed, mut peak } = kill_again_and_again(workspace, kills)?;
         workspace.set("FS_DATA_SINK_FAIL_POINT", "none");
         let merging = Instant::now();
         let (ended, memory, log) = compact(workspace, None)?;

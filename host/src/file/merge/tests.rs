@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    checkpoint::SourcePartition,
+    checkpoint::{CheckpointDelta, SourcePartition},
     config::{Delivery, ErrorHandling, LocalConfig, MergeConfig, RunConfig, SinkConfig, SinkKind},
     file::{FileContext, Generation},
     memory::MemoryBudget,
@@ -45,6 +45,7 @@ fn fixture(pipeline: &str, parquet: &ParquetConfig) -> Fixture {
         commit_interval: Duration::from_hours(1),
         commit_interval_batches: None,
         target_file_size_bytes: 128 << 20,
+        target_file_rows: None,
         open_files_max: 100,
         memory_bytes: 1 << 30,
         lanes: None,
@@ -64,6 +65,7 @@ fn fixture(pipeline: &str, parquet: &ParquetConfig) -> Fixture {
         pipeline: pipeline.into(),
         path: None,
         lane: 0,
+        writer_mark: "9f86d081".into(),
         metrics,
         io,
     });
@@ -76,7 +78,7 @@ impl Fixture {
         let mut delta = CheckpointDelta::default();
         delta.extend(&SourcePartition::new("orders", 0), from, to).unwrap();
         self.generation.cover(&delta).unwrap();
-        self.generation.write("orders", "day=1", rows).await.unwrap();
+        self.generation.write("orders", vec![("day=1".into(), rows.clone())]).await.unwrap();
         let file = self.generation.close().await.unwrap().files.pop().unwrap();
         let staged = file.staged.await.unwrap().unwrap();
         self.store.publish(&staged).await.unwrap();
