@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DONE, FAILED, answer, run, tell, webshop::WebShop};
 use crate::{
     config::{
-        Config,
+        Config, SourceKind,
         load::{self, Inputs},
     },
     error::PipelineError,
@@ -180,6 +180,9 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
         .map_err(|faults| PipelineError::stop(format!("{faults}\nbuild the example plugins first: make plugins")))?;
     for pipeline in &mut config.pipelines {
         pipeline.run.until_end = true;
+        if let SourceKind::Kafka(kafka) = &mut pipeline.source.kind {
+            kafka.has_topic_ids = false;
+        }
     }
     Ok(config)
 }

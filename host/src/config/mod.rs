@@ -110,6 +110,9 @@ pub struct KafkaConfig {
     pub group_id: String,
     /// librdkafka properties that the user set, checked against those that delivery depends on. Values may be secret.
     pub extra_config: Vec<(String, Secret)>,
+    /// Whether the cluster is asked for the ids of topics. No key of a file: every broker answers, librdkafka's mock cluster
+    /// does not.
+    pub has_topic_ids: bool,
 }
 
 /// Which files to read.

@@ -99,7 +99,13 @@ fn kafka(section: &Section<'_>) -> KafkaConfig {
         }
     }
     let texts = |list: Vec<(String, _)>| list.into_iter().map(|(text, _)| text).collect();
-    KafkaConfig { bootstrap_servers: texts(bootstrap_servers), topics: texts(topics), group_id, extra_config }
+    KafkaConfig {
+        bootstrap_servers: texts(bootstrap_servers),
+        topics: texts(topics),
+        group_id,
+        extra_config,
+        has_topic_ids: true,
+    }
 }
 
 /// A file source.

@@ -69,6 +69,8 @@ pub(super) struct Group {
     owned: Mutex<BTreeSet<SourcePartition>>,
     /// The ids of the topics that were claimed.
     topic_ids: Mutex<BTreeMap<Arc<str>, String>>,
+    /// Whether the cluster is asked for such ids.
+    has_topic_ids: bool,
     /// Offsets that the broker has not taken yet.
     pub(super) owed: Owed,
     /// Records on their way into batches, by topic.
@@ -87,13 +89,14 @@ pub(super) struct Group {
 
 impl Group {
     /// Not yet a member.
-    pub(super) fn new(events: mpsc::Sender<SourceEvent>, context: &LaneContext) -> Self {
+    pub(super) fn new(events: mpsc::Sender<SourceEvent>, context: &LaneContext, has_topic_ids: bool) -> Self {
         Self {
             context: context.clone(),
             events,
             waiting: Mutex::default(),
             owned: Mutex::default(),
             topic_ids: Mutex::default(),
+            has_topic_ids,
             owed: Owed::default(),
             builders: Mutex::default(),
             fetched_to: Mutex::default(),
@@ -262,6 +265,9 @@ impl Group {
         consumer: &BaseConsumer<Member>,
         partitions: &[SourcePartition],
     ) -> Result<BTreeMap<Arc<str>, String>, PipelineError> {
+        if !self.has_topic_ids {
+            return Ok(BTreeMap::new());
+        }
         let topics = partitions.iter().map(|partition| Arc::clone(&partition.topic)).collect();
         let ids = topic_id::topic_ids(consumer.client(), &topics).map_err(|error| {
             PipelineError::restart("Kafka: the broker did not say which topics these are").because(error)

@@ -55,6 +55,7 @@ fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::
         group_id: "lake".to_owned(),
         // The mock cluster lets a group wait this long when its members change.
         extra_config: vec![("session.timeout.ms".to_owned(), crate::config::Secret::new("6000"))],
+        has_topic_ids: false,
     };
     let config =
         SourceConfig { kind: SourceKind::Kafka(kafka), batch_rows_max: 100, batch_timeout: Duration::from_millis(50) };
@@ -257,6 +258,7 @@ async fn the_check_names_what_is_not_there() {
         topics: vec!["orders".to_owned()],
         group_id: "lake".to_owned(),
         extra_config: Vec::new(),
+        has_topic_ids: false,
     };
     check(kafka.clone()).await.unwrap();
     kafka.topics = vec!["oders".to_owned()];
