@@ -64,13 +64,12 @@ impl Compactor {
     /// Deletes what was staged under earlier claims and never recorded: whoever still means to record it is refused. What came
     /// under later claims is left alone, since this one may be a sleeper too.
     async fn sweep(&self, needed: Option<&str>) -> Result<(), PipelineError> {
-        for (path, _) in self.store.list(&self.store.own_name(FOLDER)).await? {
+        let staged = self.store.list(&self.store.own_name(FOLDER)).await?.into_iter().map(|(path, _)| path);
+        let is_old = |path: &Path| {
             let claim = path.filename().and_then(|name| name.split_once('-')?.0.parse::<u64>().ok());
-            if needed != Some(path.as_ref()) && claim.is_some_and(|claim| claim < self.claim) {
-                self.store.remove(&path).await?;
-            }
-        }
-        Ok(())
+            needed != Some(path.as_ref()) && claim.is_some_and(|claim| claim < self.claim)
+        };
+        self.store.remove_all(&staged.filter(is_old).collect::<Vec<_>>()).await
     }
 
     /// A new place for a merged file, where no reader looks; named after the claim.

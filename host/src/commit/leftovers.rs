@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, stream};
 
-use super::{Ledger, PUBLISH_CONCURRENCY, PipelineError, Recovery};
+use super::{PUBLISH_CONCURRENCY, PipelineError, Recovery};
 use crate::store::{OpenUpload, Path};
 
 /// The folder of the notes.
@@ -60,23 +60,21 @@ impl Recovery {
             return Ok(0);
         }
         let uploads = self.store.open_uploads().await?;
-        let state = Ledger::open(self.store.clone()).await?.state().await;
+        let state = self.writer.ledger.look().await?;
         let owners: BTreeSet<&str> =
             state.partitions.values().filter_map(|position| position.owner.as_deref()).collect();
         let dead: Vec<&Path> = others.iter().filter(|note| !owners.contains(note.filename().unwrap_or(""))).collect();
         let marks: BTreeSet<&str> = dead.iter().map(|note| mark(note.filename().unwrap_or(""))).collect();
-        let pending: BTreeSet<&str> =
-            state.pending.values().flat_map(|pending| &pending.files).map(|file| file.path.as_str()).collect();
+        let unsettled = state.unsettled();
         let is_left = |upload: &&OpenUpload| {
-            marks.contains(mark_of(&upload.path).unwrap_or("")) && !pending.contains(upload.path.as_ref())
+            marks.contains(mark_of(&upload.path).unwrap_or("")) && !unsettled.contains(upload.path.as_ref())
         };
         let left: Vec<_> = uploads.iter().filter(is_left).map(|upload| self.store.abort_upload(upload)).collect();
         let count = left.len();
         let answers: Vec<_> = stream::iter(left).buffer_unordered(PUBLISH_CONCURRENCY).collect().await;
         answers.into_iter().collect::<Result<(), _>>()?;
-        for note in dead {
-            self.store.remove(note).await?;
-        }
+        let dead: Vec<Path> = dead.into_iter().cloned().collect();
+        self.store.remove_all(&dead).await?;
         Ok(count)
     }
 

@@ -147,7 +147,7 @@ impl Committer {
             Ok(number) => number,
             Err(error) => {
                 // Refused, so no record tells of these files; after any other failure one may.
-                if error.verdict() == Verdict::Restart && error.full_message().starts_with(ledger::REFUSED) {
+                if ledger::is_refused(&error) {
                     self.give_up(&staged).await;
                 }
                 return Err(restart(error));
@@ -292,38 +292,25 @@ fn restart(error: PipelineError) -> PipelineError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
     use crate::{
         batch::{DeadLetter, OriginalRecord, Stage},
         checkpoint::SourcePartition,
-        config::{LocalConfig, ParquetConfig, SinkConfig, SinkKind},
         memory::MemoryBudget,
-        store::Path,
+        store::{Path, tests::in_folder},
     };
 
     /// A committer over a folder.
     fn committer(folder: &std::path::Path) -> Committer {
-        let sink = SinkConfig {
-            kind: SinkKind::Local(LocalConfig { base_path: folder.to_owned() }),
-            partition_by: Vec::new(),
-            keep_partition_columns: false,
-            parquet: ParquetConfig::default(),
-            retry_timeout: Duration::from_millis(100),
-            merge: crate::config::MergeConfig::default(),
-        };
-        let metrics = Metrics::detached();
-        let store = Store::open(&sink, "orders", metrics.clone(), tokio::runtime::Handle::current()).unwrap();
         let context = CommitContext {
-            store,
+            store: in_folder(folder),
             pipeline: "orders".into(),
             lane: 0,
             writer_mark: "9f86d081".into(),
             dead_letter: DeadLetterConfig::Store,
-            metrics,
+            metrics: Metrics::detached(),
         };
         Committer::new(context, None)
     }

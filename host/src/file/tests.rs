@@ -34,16 +34,16 @@ struct Fixture {
 }
 
 /// What a test wants otherwise than usual.
-struct Wishes {
+pub(super) struct Wishes {
     /// `sink.parquet`.
     parquet: ParquetConfig,
     /// `pipeline`.
-    run: RunConfig,
+    pub(super) run: RunConfig,
 }
 
 impl Wishes {
     /// Large limits.
-    fn usual() -> Self {
+    pub(super) fn usual() -> Self {
         Self {
             parquet: ParquetConfig::default(),
             run: RunConfig {

@@ -21,7 +21,7 @@ use crate::{
     commit::{
         Compactor, Ledger,
         ledger::{
-            compaction::is_refused,
+            is_refused,
             record::{FileEntry, Merge},
             state::State,
         },

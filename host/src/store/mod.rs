@@ -340,7 +340,7 @@ pub(crate) mod tests {
     }
 
     /// A store in a folder.
-    fn in_folder(folder: &std::path::Path) -> Store {
+    pub(crate) fn in_folder(folder: &std::path::Path) -> Store {
         let sink = SinkConfig {
             kind: SinkKind::Local(LocalConfig { base_path: folder.to_owned() }),
             partition_by: Vec::new(),

@@ -6,8 +6,8 @@
 use std::{
     fmt::Write as _,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    thread,
+    net::TcpStream,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use fs_data_sink::config::{GcsConfig, GcsCredentials, SinkKind};
 use reqwest::Method;
 
-use super::{runtime, s3::S3};
+use super::{listener::Listener, runtime, s3::S3};
 
 /// One request.
 const REQUEST_LIMIT: Duration = Duration::from_mins(1);
@@ -32,8 +32,8 @@ const ANSWER_HEADERS: [&str; 5] = ["etag", "last-modified", "content-type", "con
 /// The translator, for as long as the process lives.
 #[derive(Debug)]
 pub struct Gcs {
-    /// Where it listens.
-    address: SocketAddr,
+    /// Takes connections.
+    listener: Listener,
     /// The bucket behind it.
     bucket: String,
 }
@@ -53,21 +53,14 @@ struct Request {
 impl Gcs {
     /// Starts it in front of a server.
     pub fn start(s3: &'static S3) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port for the translator")?;
-        let address = listener.local_addr()?;
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                // Whoever hears nothing asks again.
-                thread::spawn(move || drop(serve(s3, &client)));
-            }
-        });
-        Ok(Self { address, bucket: s3.access().bucket.clone() })
+        let listener = Listener::start(Arc::default(), move |client| serve(s3, &client))?;
+        Ok(Self { listener, bucket: s3.access().bucket.clone() })
     }
 
     /// `sink.endpoint_url`.
     #[must_use]
     pub fn endpoint_url(&self) -> String {
-        format!("http://{}", self.address)
+        self.listener.endpoint()
     }
 
     /// A folder of the bucket, as the product's configuration has it.

@@ -199,20 +199,6 @@ impl Hdfs {
         Ok(found)
     }
 
-    /// Copies every file of a folder to this machine, by the datanode's REST interface, so that any reader can read it.
-    pub fn download(&self, folder: &str, to: &Path) -> anyhow::Result<()> {
-        let own = fs::create_dir_all(to);
-        own.with_context(|| format!("cannot make {}", to.display()))?;
-        for (name, length) in self.list(folder)?.into_iter().filter(|(name, _)| !is_staged(name)) {
-            let target = to.join(&name);
-            fs::create_dir_all(target.parent().unwrap_or(to))?;
-            fs::write(&target, self.read(&format!("{folder}/{name}"))?)?;
-            let there = fs::metadata(&target)?.len();
-            ensure!(there == length, "{name} has {there} bytes and is listed with {length}");
-        }
-        Ok(())
-    }
-
     /// All bytes of a file.
     pub fn read(&self, path: &str) -> anyhow::Result<Vec<u8>> {
         let answer = self.ask("GET", path, "OPEN", "")?;

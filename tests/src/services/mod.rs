@@ -20,6 +20,7 @@ pub mod gcs;
 pub mod hdfs;
 pub mod hdfs_pair;
 pub mod kafka;
+mod listener;
 pub mod process;
 pub mod proxy;
 pub mod s3;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -12,6 +12,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+
+use super::listener::{Listener, server_of};
 
 /// How long a pump sleeps in a read before it looks whether the mode changed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -36,8 +38,8 @@ pub enum Mode {
 pub struct Proxy {
     /// Shared with its threads.
     state: Arc<State>,
-    /// Where it listens.
-    address: SocketAddr,
+    /// Takes connections.
+    listener: Listener,
 }
 
 /// What the threads share.
@@ -52,7 +54,7 @@ struct State {
     /// Requests answered with 503, and connections that hung.
     faults: AtomicU64,
     /// Set when the value goes away.
-    ended: AtomicBool,
+    ended: Arc<AtomicBool>,
 }
 
 impl State {
@@ -74,36 +76,23 @@ impl State {
 impl Proxy {
     /// Starts it in front of `http://host:port`.
     pub fn start(endpoint: &str) -> anyhow::Result<Self> {
-        use std::net::ToSocketAddrs as _;
-        let host = endpoint.strip_prefix("http://").context("the proxy speaks plain HTTP only")?.trim_end_matches('/');
-        let server = host.to_socket_addrs()?.next().with_context(|| format!("no address for {host}"))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port for the proxy")?;
-        let address = listener.local_addr()?;
+        let ended = Arc::new(AtomicBool::new(false));
         let state = Arc::new(State {
-            server,
+            server: server_of(endpoint)?,
             mode: AtomicU8::new(Mode::Pass as u8),
             epoch: AtomicU64::new(0),
             faults: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
+            ended: Arc::clone(&ended),
         });
         let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if shared.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&shared);
-                // A connection that breaks is what this proxy is for.
-                thread::spawn(move || drop(serve(&shared, client)));
-            }
-        });
-        Ok(Self { state, address })
+        let listener = Listener::start(ended, move |client| serve(&shared, client))?;
+        Ok(Self { state, listener })
     }
 
     /// What clients take for the server.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.listener.endpoint()
     }
 
     /// Switches, for requests under way as well.
@@ -116,14 +105,6 @@ impl Proxy {
     #[must_use]
     pub fn faults(&self) -> u64 {
         self.state.faults.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.state.ended.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect(self.address);
     }
 }
 
@@ -226,6 +207,8 @@ fn refuse(client: TcpStream) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     /// A server that answers each request with `ok`.
@@ -260,7 +243,7 @@ mod tests {
     #[test]
     fn each_mode_does_what_it_says_and_is_left_again() {
         let proxy = Proxy::start(&format!("http://{}", server())).unwrap();
-        let connect = || TcpStream::connect(proxy.address).unwrap();
+        let connect = || TcpStream::connect(proxy.listener.address).unwrap();
         let mut early = connect();
         assert!(ask(&mut early).ends_with("ok"));
         assert!(ask(&mut early).ends_with("ok"), "a connection is kept");

@@ -8,16 +8,13 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use super::listener::{Listener, server_of};
 
 /// The longest head of a request that is read: longer ones are not S3.
 const HEAD_BYTES_MAX: u64 = 64 << 10;
@@ -90,8 +87,8 @@ pub type Met = BTreeMap<(Kind, Fault), u64>;
 pub struct S3Faults {
     /// Shared with its threads.
     state: Arc<State>,
-    /// Where it listens.
-    address: SocketAddr,
+    /// Takes connections.
+    listener: Listener,
 }
 
 /// What the threads share.
@@ -103,8 +100,6 @@ struct State {
     plan: Plan,
     /// Requests of each planned kind so far, and the faults that they met.
     seen: Mutex<(BTreeMap<Kind, usize>, Met)>,
-    /// Set when the value goes away.
-    ended: AtomicBool,
 }
 
 /// A request, read whole.
@@ -118,43 +113,22 @@ struct Request {
 impl S3Faults {
     /// Starts it in front of `http://host:port`.
     pub fn start(endpoint: &str, plan: Plan) -> anyhow::Result<Self> {
-        let host = endpoint.strip_prefix("http://").context("the proxy speaks plain HTTP only")?.trim_end_matches('/');
-        let server = host.to_socket_addrs()?.next().with_context(|| format!("no address for {host}"))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port for the proxy")?;
-        let address = listener.local_addr()?;
-        let state = Arc::new(State { server, plan, seen: Mutex::default(), ended: AtomicBool::new(false) });
+        let state = Arc::new(State { server: server_of(endpoint)?, plan, seen: Mutex::default() });
         let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if shared.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&shared);
-                // A connection that breaks is what this proxy is for.
-                thread::spawn(move || drop(serve(&shared, client)));
-            }
-        });
-        Ok(Self { state, address })
+        let listener = Listener::start(Arc::default(), move |client| serve(&shared, client))?;
+        Ok(Self { state, listener })
     }
 
     /// What clients take for the server.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.listener.endpoint()
     }
 
     /// The faults that were met so far.
     #[must_use]
     pub fn met(&self) -> Met {
         self.state.seen.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
-    }
-}
-
-impl Drop for S3Faults {
-    fn drop(&mut self) {
-        self.state.ended.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect(self.address);
     }
 }
 
@@ -288,6 +262,8 @@ fn answer_of(status: &str, code: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[test]
@@ -325,7 +301,7 @@ mod tests {
         let plan = Plan { kinds: vec![Kind::Get], faults, good_between: 1 };
         let proxy = S3Faults::start(&server, plan).unwrap();
         let ask = |method: &str| {
-            let mut client = TcpStream::connect(proxy.address).unwrap();
+            let mut client = TcpStream::connect(proxy.listener.address).unwrap();
             client.write_all(format!("{method} /x HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).unwrap();

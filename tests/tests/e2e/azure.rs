@@ -10,15 +10,11 @@ use fs_data_sink_tests::{
     services::{
         azure::{ACCOUNT, Azure, CONTAINER, KEY},
         hdfs::store,
-        process::Ended,
         runtime,
     },
 };
 
-use crate::shared::{LONG, SHORT, filled_topic, kafka, say, scenario, unique};
-
-/// Exit code of a process that ended at a fail point.
-const FAIL_POINT: Ended = Ended::Code(86);
+use crate::shared::{LONG, SHORT, filled_topic, kafka, run_after_ends_at, say, scenario, unique};
 
 /// Enough for several commits in a run.
 const RECORDS: u64 = 20_000;
@@ -66,13 +62,7 @@ fn records_arrive_on_azure_exactly_once() -> anyhow::Result<()> {
         configuration.pipeline = "  commit_interval: 500ms\n  flush_interval_batches: 3\n".to_owned();
         workspace.write("pipeline.yaml", configuration.yaml())?;
         workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?.expect(0, &[])?;
-        for point in ["staged:1", "recorded:1", "published_one:3"] {
-            workspace.set("FS_DATA_SINK_FAIL_POINT", point);
-            let ended = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.ended;
-            ensure!(ended == FAIL_POINT, "{point} was not met: {ended:?}");
-        }
-        workspace.set("FS_DATA_SINK_FAIL_POINT", "none");
-        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        run_after_ends_at(workspace, &["staged:1", "recorded:1", "published_one:3"])?;
         let copy = workspace.path().join("copy");
         azure.download(&prefix, &copy)?;
         let seen = Lake::Local(&copy).read(Reader::PyArrow, &["country", "level"], workspace.path())?;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -21,10 +21,7 @@ use fs_data_sink_tests::{
 };
 use serde_json::json;
 
-use crate::shared::{Feed, LONG, SHORT, ensure_all_there, hdfs, kafka, s3, say, scenario, seed, unique};
-
-/// Exit code of a process that ended at a fail point.
-const FAIL_POINT: Ended = Ended::Code(86);
+use crate::shared::{FAIL_POINT, Feed, LONG, SHORT, ensure_all_there, hdfs, kafka, s3, say, scenario, seed, unique};
 
 /// Moments of a merge, in their order, and how often each is passed before the process ends there.
 const POINTS: [&str; 10] = [
@@ -103,30 +100,23 @@ impl Small {
         })
     }
 
+    /// As other programs see it.
+    fn lake(&self) -> anyhow::Result<Lake<'_>> {
+        Ok(match self.place {
+            Place::S3 => Lake::S3(s3()?, &self.root),
+            Place::Local => Lake::Local(Path::new(&self.root)),
+            Place::Hdfs(hdfs, _) => Lake::Hdfs(hdfs, &self.root),
+        })
+    }
+
     /// All rows, as DuckDB reads them.
     fn read(&self) -> anyhow::Result<Seen> {
-        let scratch = self.scratch.as_path();
-        match self.place {
-            Place::S3 => Lake::S3(s3()?, &self.root).read(Reader::DuckDb, &["part"], scratch),
-            Place::Local => Lake::Local(&PathBuf::from(&self.root)).read(Reader::DuckDb, &["part"], scratch),
-            Place::Hdfs(hdfs, _) => {
-                let copy = scratch.join("copy");
-                // Nothing of an earlier look may stay.
-                let _ = fs::remove_dir_all(&copy);
-                hdfs.download(&self.root, &copy)?;
-                Lake::Local(&copy).read(Reader::DuckDb, &["part"], scratch)
-            }
-        }
+        self.lake()?.read(Reader::DuckDb, &["part"], &self.scratch)
     }
 
     /// Every file below our folder that is not visible yet.
     fn waiting(&self) -> anyhow::Result<Vec<String>> {
-        let names = match self.place {
-            Place::S3 => Lake::S3(s3()?, &self.root).list()?,
-            Place::Local => Lake::Local(&PathBuf::from(&self.root)).list()?,
-            Place::Hdfs(hdfs, _) => hdfs.list(&self.root)?.into_iter().map(|(name, _)| name).collect(),
-        };
-        Ok(names.into_iter().filter(|name| name.contains("/merging/")).collect())
+        Ok(self.lake()?.list()?.into_iter().filter(|name| name.contains("/merging/")).collect())
     }
 }
 

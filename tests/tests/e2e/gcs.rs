@@ -2,18 +2,14 @@
 
 use std::sync::LazyLock;
 
-use anyhow::ensure;
 use fs_data_sink::store::conformance::conform;
 use fs_data_sink_tests::{
     lake::{Expected, Lake, Reader},
     program::{Configuration, PARTITION_BY, kafka_source},
-    services::{gcs::Gcs, hdfs::store, process::Ended, runtime},
+    services::{gcs::Gcs, hdfs::store, runtime},
 };
 
-use crate::shared::{LONG, SHORT, filled_topic, kafka, s3, scenario, unique};
-
-/// Exit code of a process that ended at a fail point.
-const FAIL_POINT: Ended = Ended::Code(86);
+use crate::shared::{LONG, SHORT, filled_topic, kafka, run_after_ends_at, s3, scenario, unique};
 
 /// Enough for several commits in a run.
 const RECORDS: u64 = 20_000;
@@ -53,13 +49,7 @@ fn records_arrive_on_gcs_exactly_once() -> anyhow::Result<()> {
         configuration.pipeline = "  commit_interval: 500ms\n  flush_interval_batches: 3\n".to_owned();
         workspace.write("pipeline.yaml", configuration.yaml())?;
         workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?.expect(0, &[])?;
-        for point in ["staged:1", "recorded:1", "published_one:3"] {
-            workspace.set("FS_DATA_SINK_FAIL_POINT", point);
-            let ended = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.ended;
-            ensure!(ended == FAIL_POINT, "{point} was not met: {ended:?}");
-        }
-        workspace.set("FS_DATA_SINK_FAIL_POINT", "none");
-        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        run_after_ends_at(workspace, &["staged:1", "recorded:1", "published_one:3"])?;
         let seen = Lake::S3(s3()?, &prefix).read(Reader::PyArrow, &["country", "level"], workspace.path())?;
         seen.compare(&Expected::of_records(&records, RECORDS))?.expect_exact()?;
         workspace.run(&["ledger", "verify", "pipeline.yaml"], SHORT)?.expect(0, &["the store is as the ledger says"])

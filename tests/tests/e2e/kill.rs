@@ -12,12 +12,12 @@ use fs_data_sink_tests::{
     records::{PARTITIONS, Random, Records},
     services::{
         hdfs::{Way, superuser},
-        process::{Ended, Process},
+        process::Process,
     },
     wait::{self, Look},
 };
 
-use crate::shared::{Feed, LONG, SHORT, ensure_all_there, hdfs, kafka, s3, say, scenario, seed, unique};
+use crate::shared::{FAIL_POINT, Feed, LONG, SHORT, ensure_all_there, hdfs, kafka, s3, say, scenario, seed, unique};
 
 /// Records a second: so many that each run has work, so few that the last run is short.
 const RATE: u64 = 4_000;
@@ -238,7 +238,7 @@ fn die_at_point(mut process: Process) -> anyhow::Result<()> {
     while start.elapsed() < POINT_LIMIT {
         if let Some(ended) = process.ended()? {
             anyhow::ensure!(
-                ended == Ended::Code(86),
+                ended == FAIL_POINT,
                 "{ended:?} instead of an end between two steps\n{}",
                 process.log_tail()
             );

@@ -16,10 +16,9 @@ use fs_data_sink_tests::{
 };
 use serde_json::Value;
 
-use crate::shared::{Feed, LONG, SHORT, ensure_all_there, filled_topic, hdfs, kafka, s3, scenario, unique};
-
-/// Exit code of a process that ended at a fail point.
-const FAIL_POINT: Ended = Ended::Code(86);
+use crate::shared::{
+    FAIL_POINT, Feed, LONG, SHORT, end_at, ensure_all_there, filled_topic, hdfs, kafka, s3, scenario, unique,
+};
 
 /// Enough for several commits in a run.
 const RECORDS: u64 = 30_000;
@@ -155,9 +154,7 @@ fn uploads_that_expired_are_written_once_more() -> anyhow::Result<()> {
         let configuration = configuration("expired", source, s3_sink(s3.access(), &prefix));
         workspace.write("pipeline.yaml", configuration.yaml())?;
         for point in ["recorded:2", "published_one:4"] {
-            workspace.set("FS_DATA_SINK_FAIL_POINT", point);
-            let ended = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.ended;
-            ensure!(ended == FAIL_POINT, "{point} was not met: {ended:?}");
+            end_at(workspace, point)?;
             let lake = Lake::S3(s3, &prefix);
             let visible: BTreeSet<String> = lake.list()?.into_iter().collect();
             let folder = format!("{prefix}/_fs_data_sink/expired/ledger/");

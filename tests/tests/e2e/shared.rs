@@ -17,6 +17,7 @@ use fs_data_sink_tests::{
     services::{
         hdfs::Hdfs,
         kafka::{Kafka, Producer},
+        process::Ended,
         s3::S3,
     },
 };
@@ -26,6 +27,9 @@ pub(crate) const SHORT: Duration = Duration::from_secs(90);
 
 /// Whole runs.
 pub(crate) const LONG: Duration = Duration::from_mins(5);
+
+/// Exit code of a process that ended at a fail point.
+pub(crate) const FAIL_POINT: Ended = Ended::Code(86);
 
 /// The broker of all scenarios that do not stop one.
 pub(crate) fn kafka() -> anyhow::Result<&'static Kafka> {
@@ -57,6 +61,23 @@ pub(crate) fn scenario(name: &str, body: impl FnOnce(&mut Workspace) -> anyhow::
         let logs = logs.into_iter().flatten().collect::<Vec<_>>().join(" ");
         error.context(format!("kept for a look: {} {logs}", workspace.path().display()))
     })
+}
+
+/// Runs `pipeline.yaml` to the end, after it has ended at each of these fail points.
+pub(crate) fn run_after_ends_at(workspace: &mut Workspace, points: &[&str]) -> anyhow::Result<()> {
+    for point in points {
+        end_at(workspace, point)?;
+    }
+    workspace.set("FS_DATA_SINK_FAIL_POINT", "none");
+    workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])
+}
+
+/// Runs `pipeline.yaml` until it ends at a fail point.
+pub(crate) fn end_at(workspace: &mut Workspace, point: &str) -> anyhow::Result<()> {
+    workspace.set("FS_DATA_SINK_FAIL_POINT", point);
+    let ended = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.ended;
+    ensure!(ended == FAIL_POINT, "{point} was not met: {ended:?}");
+    Ok(())
 }
 
 /// A line for whoever waits for the tests; libtest does not hold it back.

@@ -7,14 +7,10 @@ use fs_data_sink_tests::{
     lake::{Expected, Lake, Reader},
     program::{Configuration, PARTITION_BY, kafka_source, s3_sink},
     records::PARTITIONS,
-    services::process::Ended,
     wait::{self, Look},
 };
 
-use crate::shared::{LONG, SHORT, filled_topic, kafka, s3, say, scenario, unique};
-
-/// Exit code of a process that ended at a fail point.
-const FAIL_POINT: Ended = Ended::Code(86);
+use crate::shared::{LONG, SHORT, end_at, filled_topic, kafka, s3, say, scenario, unique};
 
 /// Enough for several commits in a run.
 const RECORDS: u64 = 30_000;
@@ -37,9 +33,7 @@ fn uploads_of_dead_writers_are_aborted() -> anyhow::Result<()> {
         s3.begin_upload(&foreign)?;
         let mut left = 0;
         for point in ["staged:1", "recorded:1", "staged:1", "published_one:3", "staged:2"] {
-            workspace.set("FS_DATA_SINK_FAIL_POINT", point);
-            let ended = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.ended;
-            ensure!(ended == FAIL_POINT, "{point} was not met: {ended:?}");
+            end_at(workspace, point)?;
             left = left.max(s3.open_uploads(&prefix)?.len());
         }
         ensure!(left > 1, "no upload was left open: nothing was shown");

@@ -1,16 +1,12 @@
 //! Merges over a real folder and over multipart uploads, stopped anywhere.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::*;
 use crate::{
-    commit::ledger::{audit, compaction::is_refused},
-    config::{LocalConfig, MergeConfig, ParquetConfig, SinkConfig, SinkKind},
+    commit::ledger::{audit, is_refused},
     error::Verdict,
-    store::tests::in_memory,
-    telemetry::metrics::Metrics,
+    store::tests::{in_folder, in_memory},
 };
 
 /// A store with two files, and a merge of them that is staged.
@@ -68,19 +64,6 @@ impl Fixture {
         assert_eq!(audit::verify(&self.store).await.unwrap().findings, Vec::<String>::new());
         assert_eq!(self.ledger.look().await.unwrap().compaction.pending, None);
     }
-}
-
-/// A store in a folder.
-fn in_folder(folder: &std::path::Path) -> Store {
-    let sink = SinkConfig {
-        kind: SinkKind::Local(LocalConfig { base_path: folder.to_owned() }),
-        partition_by: Vec::new(),
-        keep_partition_columns: false,
-        parquet: ParquetConfig::default(),
-        retry_timeout: Duration::from_millis(300),
-        merge: MergeConfig::default(),
-    };
-    Store::open(&sink, "orders", Metrics::detached(), tokio::runtime::Handle::current()).unwrap()
 }
 
 /// Both orders.

@@ -64,9 +64,7 @@ pub struct Append {
     is_unknown: bool,
     /// The first sequence at which a create may have succeeded.
     tried_at: Option<u64>,
-    /// Up to here the state is known to be the ledger's. Records are created only there.
-    base: u64,
-    /// Whether the record at the base is ours, if it counts.
+    /// Whether the record at the end of the state is ours, if it counts.
     is_there: bool,
 }
 
@@ -75,7 +73,7 @@ impl Append {
     #[must_use]
     pub fn start(record: Record, state: &State) -> (Self, Step) {
         let step = create_or_refuse(&record, state);
-        (Self { record, is_unknown: false, tried_at: None, base: state.next, is_there: false }, step)
+        (Self { record, is_unknown: false, tried_at: None, is_there: false }, step)
     }
 
     /// The record to create.
@@ -93,7 +91,7 @@ impl Append {
         match answer {
             Answer::New => {
                 self.is_there = true;
-                Step::Look(self.base)
+                Step::Look(state.next)
             }
             Answer::Exists | Answer::Unknown => Step::Read(state.next),
         }
@@ -101,28 +99,28 @@ impl Append {
 
     /// The record at the next sequence was read; `None`: there is none.
     pub fn was_read(&mut self, state: &mut State, found: Option<&Record>) -> Step {
+        let sequence = state.next;
         match found {
             Some(found) if found.nonce == self.record.nonce => {
                 self.is_there = true;
-                Step::Look(self.base)
+                Step::Look(sequence)
             }
             Some(foreign) => match state.apply(foreign) {
-                Ok(()) => Step::Look(self.base),
+                Ok(()) => Step::Look(sequence),
                 Err(_) => Step::Load,
             },
-            None if self.is_unknown => Step::Create(state.next),
+            None if self.is_unknown => Step::Create(sequence),
             // It was there and is gone: deleted behind a snapshot.
             None => Step::Load,
         }
     }
 
-    /// It is known whether there is a snapshot beyond the base.
+    /// It is known whether there is a snapshot beyond the record that was created or read.
     pub fn looked(&mut self, state: &mut State, is_beyond: bool) -> Step {
         if is_beyond {
             return Step::Load;
         }
         if !self.is_there {
-            self.base = state.next;
             return create_or_refuse(&self.record, state);
         }
         let sequence = state.next;
@@ -134,7 +132,7 @@ impl Append {
 
     /// The state was loaded anew.
     pub fn loaded(&mut self, state: &State) -> Step {
-        (self.base, self.is_there) = (state.next, false);
+        self.is_there = false;
         if let Some(sequence) = state.sequence_of(&self.record.nonce) {
             return Step::Appended(sequence);
         }

@@ -126,8 +126,7 @@ pub async fn verify(store: &Store) -> Result<Verified, PipelineError> {
 async fn look(store: &Store) -> Result<Verified, PipelineError> {
     let state = load(store).await?;
     let known = known_files(store, &state).await?;
-    let pending: BTreeSet<&str> =
-        state.pending.values().flat_map(|pending| &pending.files).map(|file| file.path.as_str()).collect();
+    let pending = state.unsettled();
     let there: BTreeMap<String, u64> =
         store.list(&Path::default()).await?.into_iter().map(|(path, bytes)| (path.to_string(), bytes)).collect();
     let mut findings = Vec::new();

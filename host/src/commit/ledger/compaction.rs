@@ -39,9 +39,3 @@ impl Ledger {
         self.append(writer, Action::CompactRelease {}).await.map(drop)
     }
 }
-
-/// Whether an append was refused since another writer has claimed what it is about.
-#[must_use]
-pub fn is_refused(error: &PipelineError) -> bool {
-    error.full_message().starts_with(super::REFUSED)
-}

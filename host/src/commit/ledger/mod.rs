@@ -199,8 +199,8 @@ impl Ledger {
                     }
                     append.was_read(&mut state, found.as_ref())
                 }
-                Step::Look(base) => {
-                    let is_beyond = is_beyond(&self.0.store, base).await?;
+                Step::Look(sequence) => {
+                    let is_beyond = is_beyond(&self.0.store, sequence).await?;
                     append.looked(&mut state, is_beyond)
                 }
                 Step::Load => {
@@ -253,6 +253,12 @@ fn refused(refusal: Refusal) -> PipelineError {
         | Refusal::NotCompactor { .. }
         | Refusal::OtherMerge(_) => PipelineError::restart(REFUSED).because(refusal),
     }
+}
+
+/// Whether a record was refused, since another writer has claimed what it is about or has gone on.
+#[must_use]
+pub fn is_refused(error: &PipelineError) -> bool {
+    error.full_message().starts_with(REFUSED)
 }
 
 /// Where a record lies.

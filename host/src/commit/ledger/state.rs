@@ -262,9 +262,9 @@ impl State {
         }
     }
 
-    /// Files that must not be merged yet: those of commits that are not known to be visible, since whoever recovers such a commit
-    /// looks for them. To be asked after the files were listed: a commit is recorded before its files are visible, so a file that
-    /// was listed and is not among these never will be.
+    /// Files of commits that are not known to be visible; whoever recovers such a commit looks for them, so they must not be merged
+    /// and their uploads not be aborted. To be asked after the files were listed: a commit is recorded before its files are
+    /// visible, so a file that was listed and is not among these never will be.
     #[must_use]
     pub fn unsettled(&self) -> BTreeSet<&str> {
         self.pending.values().flat_map(|pending| &pending.files).map(|file| file.path.as_str()).collect()

@@ -1,28 +1,11 @@
 //! The ledger in a real folder.
 
-use std::time::Duration;
-
 use super::*;
 use crate::{
     commit::{LedgerWriter, Recovery},
-    config::{LocalConfig, ParquetConfig, SinkConfig, SinkKind},
     error::Verdict,
-    store::StagedFile,
-    telemetry::metrics::Metrics,
+    store::{StagedFile, tests::in_folder as store},
 };
-
-/// A store in a folder.
-fn store(folder: &std::path::Path) -> Store {
-    let sink = SinkConfig {
-        kind: SinkKind::Local(LocalConfig { base_path: folder.to_owned() }),
-        partition_by: Vec::new(),
-        keep_partition_columns: false,
-        parquet: ParquetConfig::default(),
-        retry_timeout: Duration::from_millis(300),
-        merge: crate::config::MergeConfig::default(),
-    };
-    Store::open(&sink, "orders", Metrics::detached(), tokio::runtime::Handle::current()).unwrap()
-}
 
 /// A file in the store that nobody sees yet.
 async fn staged(store: &Store, path: &str) -> StagedFile {

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     checkpoint::{CheckpointDelta, SourcePartition},
-    config::{Delivery, ErrorHandling, LocalConfig, MergeConfig, RunConfig, SinkConfig, SinkKind},
-    file::{FileContext, Generation},
+    config::{Delivery, LocalConfig, MergeConfig, RunConfig, SinkConfig, SinkKind},
+    file::{FileContext, Generation, tests::Wishes},
     memory::MemoryBudget,
 };
 
@@ -40,20 +40,7 @@ fn fixture(pipeline: &str, parquet: &ParquetConfig) -> Fixture {
         retry_timeout: Duration::from_secs(5),
         merge: MergeConfig::default(),
     };
-    let run = RunConfig {
-        delivery: Delivery::ExactlyOnce,
-        commit_interval: Duration::from_hours(1),
-        commit_interval_batches: None,
-        target_file_size_bytes: 128 << 20,
-        target_file_rows: None,
-        open_files_max: 100,
-        memory_bytes: 1 << 30,
-        lanes: None,
-        error_handling: ErrorHandling::Log,
-        batches_max: None,
-        until_end: true,
-        shutdown_timeout: Duration::from_secs(10),
-    };
+    let run = RunConfig { delivery: Delivery::ExactlyOnce, ..Wishes::usual().run };
     let (metrics, io) = (Metrics::detached(), tokio::runtime::Handle::current());
     let store = Store::open(&sink, pipeline, metrics.clone(), io.clone()).unwrap();
     let merger = Merger::new(store.clone(), parquet, "orders".into(), metrics.clone());

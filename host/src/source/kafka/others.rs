@@ -49,8 +49,8 @@ impl Others {
             None => ends_of(consumer, kafka, timeout)?,
         };
         let ends = self.ends.insert(ends);
-        let open: Vec<_> = ends.iter().filter(|(partition, _)| !owned.contains(partition)).collect();
-        let open: Vec<_> = open.into_iter().filter(|(partition, _)| !moves.has_reached(partition)).collect();
+        let is_open = |partition: &SourcePartition| !owned.contains(partition) && !moves.has_reached(partition);
+        let open: Vec<_> = ends.iter().filter(|(partition, _)| is_open(partition)).collect();
         if open.is_empty() {
             return Ok(true);
         }
