@@ -30,6 +30,8 @@ look() {
   need openjdk-17-jre-headless java_is_new_enough
   need maven mvn --version
   need python3-venv python3 -c 'import venv, ensurepip'
+  need redis-server redis-server --version
+  need openssl openssl version
 }
 
 look

@@ -162,6 +162,8 @@ pub enum Origin {
 /// Where a record was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// Getting it from its source.
+    Source,
     /// Turning its bytes into a typed row.
     Decode,
     /// In a plugin.
@@ -175,6 +177,7 @@ impl Stage {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Source => "source",
             Self::Decode => "decode",
             Self::Plugin => "plugin",
             Self::Partition => "partition",

@@ -1,4 +1,4 @@
-//! fs-data-sink moves records from Kafka and files through WebAssembly plugins into Parquet files.
+//! fs-data-sink moves records from Kafka, Redis and files through WebAssembly plugins into Parquet files.
 //!
 //! The rooms, in the order data walks through them; a room does not import another room, [`pipeline`] introduces
 //! them (`tests/architecture.rs` refuses anything else):

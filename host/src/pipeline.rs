@@ -153,7 +153,7 @@ async fn open_ledger(store: &Store) -> Result<Ledger, PipelineError> {
 /// Starts every lane and waits for all of them; the first failure stops the others.
 async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
     let Shared { config, runtime, .. } = shared;
-    let lanes = source::lane_count(&config.source, config.run.lanes);
+    let lanes = source::lane_count(&config.source, &config.run);
     let batches_left = Arc::new(AtomicI64::new(
         config.run.batches_max.and_then(|batches| i64::try_from(batches).ok()).unwrap_or(i64::MAX),
     ));

@@ -48,6 +48,7 @@ fn every_example_loads() {
         let source = match pipeline.source.kind {
             SourceKind::Kafka(_) => "kafka",
             SourceKind::File(_) => "file",
+            SourceKind::Redis(_) => "redis",
         };
         let sink = match pipeline.sink.kind {
             SinkKind::S3(_) => "s3",
@@ -59,7 +60,7 @@ fn every_example_loads() {
         pairs.insert((source, sink));
     }
     let sinks = ["hdfs", "local", "s3", "gcs", "azure"].map(|sink| ("kafka", sink));
-    assert_eq!(pairs, sinks.into_iter().chain([("file", "local")]).collect());
+    assert_eq!(pairs, sinks.into_iter().chain([("file", "local"), ("redis", "local")]).collect());
 }
 
 #[test]
@@ -67,6 +68,8 @@ fn the_full_example_has_every_key() {
     let text = fs::read_to_string(examples().join("full.yaml")).unwrap();
     let printed = load_example("full.yaml").to_yaml()
         + &load_example("file-to-local.yaml").to_yaml()
+        + &load_example("redis-streams-to-local.yaml").to_yaml()
+        + &load_example("redis-lists-to-local.yaml").to_yaml()
         + &load_example("kafka-to-hdfs.yaml").to_yaml()
         + &load_example("kafka-to-gcs.yaml").to_yaml()
         + &load_example("kafka-to-azure.yaml").to_yaml();

@@ -17,6 +17,7 @@ mod columns;
 mod decode;
 mod hdfs;
 mod plugin;
+mod redis;
 mod sink;
 mod source;
 
@@ -38,7 +39,7 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
     let tenant = top.text("tenant").unwrap_or_else(|| "default".to_owned());
     check_name(top, "tenant", &tenant, true);
     let pipeline = top.section("pipeline");
-    let (source, format) = source::read(top.section("source"), &pipeline, folder);
+    let (mut source, format) = source::read(top.section("source"), &pipeline, folder);
     let decode = decode::read(top.section("schema"), format);
     let plugins: Vec<_> = top
         .sections("plugins")
@@ -57,11 +58,11 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
     let has_plugins = top.node("plugins").is_some_and(|_| !top.sections("plugins").is_empty());
     let columns = if has_plugins { None } else { columns::known(&decode) };
     let sink = sink::read(top.section("sink"), folder, columns.as_ref());
-    let is_standard_input = source.as_ref().is_some_and(|source| match &source.kind {
-        SourceKind::File(files) => files.paths.iter().any(|path| path == "-"),
-        SourceKind::Kafka(_) => false,
-    });
-    let run = run(pipeline, is_standard_input);
+    let mut run = run(pipeline, source.as_ref().and_then(|source| without_positions(&source.kind)));
+    if let (Some(SourceKind::Redis(redis)), Some(sink)) = (source.as_mut().map(|source| &mut source.kind), &sink) {
+        run.until_end = !redis.is_continuous;
+        redis.scope = redis::scope(&sink.kind);
+    }
     let dead_letter = dead_letter(top.section("dead_letter"));
     let plugins = plugins.into_iter().map(|(_, plugin)| Arc::new(plugin)).collect();
     Some(PipelineConfig {
@@ -91,15 +92,27 @@ fn check_name(top: &Section<'_>, key: &str, name: &str, is_own: bool) {
     }
 }
 
-/// When files are finished, and what may be in flight.
-fn run(section: Section<'_>, is_standard_input: bool) -> RunConfig {
-    let deliveries = [("exactly_once", Delivery::ExactlyOnce), ("at_least_once", Delivery::AtLeastOnce)];
-    let usual = if is_standard_input { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
-    let delivery = section.get_or("delivery", usual, |text| match choice(text, &deliveries)? {
-        Delivery::ExactlyOnce if is_standard_input => {
-            Err("standard input has no positions to go back to: at_least_once is what it serves".to_owned())
+/// What of a source has no positions to go back to, so that it can be read at least once only, in words.
+fn without_positions(kind: &SourceKind) -> Option<&'static str> {
+    match kind {
+        SourceKind::File(files) if files.paths.iter().any(|path| path == "-") => {
+            Some("standard input has no positions to go back to: at_least_once is what it serves")
         }
-        delivery => Ok(delivery),
+        SourceKind::Redis(redis) if !redis.list_keys.is_empty() => Some(
+            "lists of Redis have no positions to go back to: at_least_once is what they serve; streams can be read \
+             exactly_once, in a pipeline without `list_keys`",
+        ),
+        SourceKind::Kafka(_) | SourceKind::File(_) | SourceKind::Redis(_) => None,
+    }
+}
+
+/// When files are finished, and what may be in flight. `without_positions` is why it cannot be exactly once.
+fn run(section: Section<'_>, without_positions: Option<&str>) -> RunConfig {
+    let deliveries = [("exactly_once", Delivery::ExactlyOnce), ("at_least_once", Delivery::AtLeastOnce)];
+    let usual = if without_positions.is_some() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+    let delivery = section.get_or("delivery", usual, |text| match (choice(text, &deliveries)?, without_positions) {
+        (Delivery::ExactlyOnce, Some(reason)) => Err(reason.to_owned()),
+        (delivery, _) => Ok(delivery),
     });
     let choices = [("log", ErrorHandling::Log), ("raise", ErrorHandling::Raise), ("ignore", ErrorHandling::Ignore)];
     let lanes = section.get("lanes", |text| match text {

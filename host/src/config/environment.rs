@@ -22,6 +22,9 @@ const ALWAYS: Scope = None;
 /// With a Kafka source.
 const KAFKA: Scope = Some(("source.type", "kafka"));
 
+/// With a Redis source.
+const REDIS: Scope = Some(("source.type", "redis"));
+
 /// With an S3 sink.
 const S3: Scope = Some(("sink.type", "s3"));
 
@@ -29,12 +32,22 @@ const S3: Scope = Some(("sink.type", "s3"));
 const HDFS: Scope = Some(("sink.type", "hdfs"));
 
 /// Variable, key, and where it counts.
-const ENVIRONMENT: [(&str, &str, Scope); 25] = [
+const ENVIRONMENT: [(&str, &str, Scope); 35] = [
     ("SOURCE_TYPE", "source.type", ALWAYS),
     ("SINK_TYPE", "sink.type", ALWAYS),
     ("KAFKA_BOOTSTRAP_SERVERS", "source.bootstrap_servers", KAFKA),
     ("KAFKA_TOPICS", "source.topics", KAFKA),
     ("KAFKA_GROUP_ID", "source.group_id", KAFKA),
+    ("REDIS_HOST", "source.host", REDIS),
+    ("REDIS_PORT", "source.port", REDIS),
+    ("REDIS_DB", "source.db", REDIS),
+    ("REDIS_USERNAME", "source.username", REDIS),
+    ("REDIS_PASSWORD", "source.password", REDIS),
+    ("REDIS_STREAM_KEYS", "source.stream_keys", REDIS),
+    ("REDIS_LIST_KEYS", "source.list_keys", REDIS),
+    ("REDIS_CONTINUOUS", "source.continuous", REDIS),
+    ("REDIS_CONSUMER_GROUP", "source.consumer_group", REDIS),
+    ("REDIS_CONSUMER_NAME", "source.consumer_name", REDIS),
     ("S3_BUCKET", "sink.bucket", S3),
     ("S3_PREFIX", "sink.prefix", S3),
     ("S3_ENDPOINT_URL", "sink.endpoint_url", S3),

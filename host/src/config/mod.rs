@@ -21,6 +21,7 @@ mod node;
 mod print;
 mod properties;
 mod reader;
+mod redis;
 mod schema;
 mod secret;
 mod topics;
@@ -28,6 +29,7 @@ mod value;
 mod variables;
 mod yaml;
 
+pub use redis::{RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls};
 pub use secret::Secret;
 
 /// Everything one process runs.
@@ -86,6 +88,8 @@ pub enum SourceKind {
     Kafka(KafkaConfig),
     /// Files of newline-delimited records, or standard input.
     File(FileConfig),
+    /// Streams and lists of Redis.
+    Redis(Box<RedisConfig>),
 }
 
 impl SourceKind {
@@ -95,6 +99,7 @@ impl SourceKind {
         match self {
             Self::Kafka(_) => "kafka",
             Self::File(_) => "file",
+            Self::Redis(_) => "redis",
         }
     }
 }

@@ -11,8 +11,9 @@ use super::{
     AzureConfig, AzureCredentials, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, LogFormat, MergeConfig, MergePeriod,
     MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn,
-    PartitionTransform, PipelineConfig, PluginConfig, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig,
-    SourceKind, Statistics, TelemetryConfig, ValueFormat, properties::is_secret, schema::type_text,
+    PartitionTransform, PipelineConfig, PluginConfig, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart,
+    RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig,
+    ValueFormat, properties::is_secret, schema::type_text,
 };
 
 /// What stands in the place of a secret.
@@ -77,6 +78,7 @@ fn source(config: &SourceConfig, format: ValueFormat) -> Value {
             })
         }
         SourceKind::File(file) => json!({"type": "file", "paths": file.paths}),
+        SourceKind::Redis(config) => redis(config),
     };
     let format = match format {
         ValueFormat::Json => "json",
@@ -86,6 +88,87 @@ fn source(config: &SourceConfig, format: ValueFormat) -> Value {
     set(&mut value, "batch_size", json!(batch_rows_max));
     set(&mut value, "batch_timeout", duration(*batch_timeout));
     value
+}
+
+/// A Redis source. What a `url` said is in the other keys.
+fn redis(config: &RedisConfig) -> Value {
+    let RedisConfig {
+        servers,
+        username,
+        password,
+        db,
+        tls,
+        stream_keys,
+        list_keys,
+        consumer_group,
+        consumer_name,
+        is_continuous,
+        entry,
+        start,
+        session_timeout,
+        claim_idle,
+        deliveries_max,
+        scope: _,
+    } = config;
+    let texts = |nodes: &[RedisAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut value = json!({"type": "redis"});
+    match servers {
+        RedisServers::Single(RedisAddress { host, port }) => {
+            set(&mut value, "host", json!(host));
+            set(&mut value, "port", json!(port));
+        }
+        RedisServers::Cluster(nodes) => {
+            set(&mut value, "cluster", json!(true));
+            set(&mut value, "nodes", json!(texts(nodes)));
+        }
+        RedisServers::Sentinel { master_name, nodes, username, password } => {
+            let password = password.as_ref().map(Secret::to_string);
+            let sentinel =
+                json!({"master_name": master_name, "nodes": texts(nodes), "username": username, "password": password});
+            set(&mut value, "sentinel", sentinel);
+        }
+    }
+    set(&mut value, "db", json!(db));
+    set(&mut value, "username", json!(username));
+    set(&mut value, "password", json!(password.as_ref().map(Secret::to_string)));
+    set(&mut value, "tls", redis_tls(tls.as_ref()));
+    for (key, keys) in [("stream_keys", stream_keys), ("list_keys", list_keys)] {
+        if !keys.is_empty() {
+            set(&mut value, key, json!(keys));
+        }
+    }
+    set(&mut value, "consumer_group", json!(consumer_group));
+    set(&mut value, "consumer_name", json!(consumer_name));
+    set(&mut value, "continuous", json!(is_continuous));
+    match entry {
+        RedisEntry::Field(field) => set(&mut value, "payload_field", json!(field)),
+        RedisEntry::Record => set(&mut value, "entry", json!("record")),
+    }
+    let start = match start {
+        RedisStart::Earliest => "earliest",
+        RedisStart::Latest => "latest",
+    };
+    set(&mut value, "start", json!(start));
+    set(&mut value, "session_timeout", duration(*session_timeout));
+    set(&mut value, "claim_idle", duration(*claim_idle));
+    set(&mut value, "deliveries_max", json!(deliveries_max));
+    value
+}
+
+/// TLS of a Redis source.
+fn redis_tls(config: Option<&RedisTls>) -> Value {
+    match config {
+        None => json!(false),
+        Some(tls) if tls.ca_file.is_none() && tls.identity.is_none() => json!(true),
+        Some(tls) => {
+            let path = |path: &std::path::PathBuf| path.display().to_string();
+            json!({
+                "ca_file": tls.ca_file.as_ref().map(path),
+                "cert_file": tls.identity.as_ref().map(|(cert, _)| path(cert)),
+                "key_file": tls.identity.as_ref().map(|(_, key)| path(key)),
+            })
+        }
+    }
 }
 
 /// The schema and what happens when records differ from it.

@@ -14,16 +14,7 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 21] = [
-    ("source.host", "Redis sources"),
-    ("source.port", "Redis sources"),
-    ("source.db", "Redis sources"),
-    ("source.password", "Redis sources"),
-    ("source.stream_keys", "Redis sources"),
-    ("source.list_keys", "Redis sources"),
-    ("source.continuous", "Redis sources"),
-    ("source.consumer_group", "Redis sources"),
-    ("source.consumer_name", "Redis sources"),
+const OTHER_VERSIONS: [(&str, &str); 12] = [
     ("source.on_tombstone", "options for tombstones"),
     ("source.schema_registry", "schema registries"),
     ("source.start", "starting at a time"),
@@ -149,6 +140,14 @@ impl<'a> Section<'a> {
     /// The same, with what counts when it is missing.
     pub(super) fn get_or<T>(&self, key: &'static str, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
         self.get(key, parse).unwrap_or(default)
+    }
+
+    /// The text of a key that has one value; `None` for anything else, which is no fault.
+    pub(super) fn scalar(&self, key: &'static str) -> Option<&'a str> {
+        match &self.node(key)?.value {
+            Value::Scalar(text, _) => Some(text),
+            _ => None,
+        }
     }
 
     /// A text.

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput, restore};
 use crate::{
-    batch::{RawBatch, Rejection},
+    batch::{RawBatch, Rejection, Stage},
     checkpoint::{CheckpointDelta, SourcePartition},
     commit::{CommitContext, Committer, LedgerWriter, Recovery},
     config::{DeadLetterConfig, ErrorHandling},
@@ -158,6 +158,9 @@ impl Lane {
                     }
                 }
                 Next::Event(Some(SourceEvent::Missing(missing))) => self.skip(&missing).await?,
+                Next::Event(Some(SourceEvent::Refused { raw, code, message })) => {
+                    self.refuse(raw, code, message).await?;
+                }
                 // Whether another one has claimed them is not known yet, and the open generation has their rows.
                 Next::Event(Some(SourceEvent::Lost { .. })) if self.writer.is_some() => {
                     return Err(PipelineError::restart("partitions were lost: the session expired"));
@@ -251,6 +254,20 @@ impl Lane {
         drop(raw);
         self.shared.metrics.memory_in_flight(self.shared.budget.used_bytes() as u64);
         if self.generation.is_due() { self.end_generation().await } else { Ok(()) }
+    }
+
+    /// Records that the source itself refuses: they are read, and become dead letters.
+    async fn refuse(&mut self, raw: RawBatch, code: &str, message: String) -> Result<(), PipelineError> {
+        let bytes = raw.envelope.as_record_batch().get_array_memory_size() as u64;
+        let records = u32::try_from(raw.envelope.len()).unwrap_or(u32::MAX);
+        self.shared.metrics.batch_read(u64::from(records), bytes);
+        self.shared.totals.read(u64::from(records), bytes);
+        let rows = (0..records).collect();
+        let rejection = Rejection { rows, stage: Stage::Source, plugin: None, code: code.to_owned(), message };
+        let dead_letters = raw.envelope.dead_letters(&rejection);
+        self.generation.cover(&raw.delta)?;
+        let output = FlowOutput { dead_letters, rejections: vec![rejection], ..FlowOutput::default() };
+        self.take_output(&raw.dataset, output).await
     }
 
     /// Writes rows, and keeps what was refused.

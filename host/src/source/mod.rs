@@ -1,6 +1,6 @@
 //! Where records come from.
 //!
-//! Comes in: a cluster, or files. Goes out: a stream of [`SourceEvent`]s per lane. Promises of every source:
+//! Comes in: a cluster of Kafka, a Redis, or files. Goes out: a stream of [`SourceEvent`]s per lane. Promises of every source:
 //!
 //! * records of one source partition come in order; a batch has records of one dataset;
 //! * at the memory budget, or when the lane is behind, it stops reading without losing its place or its group;
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     batch::RawBatch,
     checkpoint::{CheckpointDelta, SourcePartition},
-    config::{RunConfig, SourceConfig, SourceKind},
+    config::{Delivery, RunConfig, SourceConfig, SourceKind},
     error::PipelineError,
     memory::MemoryBudget,
     telemetry::metrics::Metrics,
@@ -33,6 +33,7 @@ use crate::{
 mod envelope;
 mod file;
 mod kafka;
+mod redis;
 
 /// Events that may wait for a lane: two batches keep it busy while the next one fills.
 const EVENTS_MAX: usize = 2;
@@ -145,6 +146,15 @@ pub enum SourceEvent {
     },
     /// The source has deleted these offsets before they were read, under exactly once; it goes on behind them.
     Missing(CheckpointDelta),
+    /// Records that the source itself refuses, whole: each is a dead letter.
+    Refused {
+        /// The records.
+        raw: RawBatch,
+        /// Stable and of few values.
+        code: &'static str,
+        /// For people.
+        message: String,
+    },
     /// Partitions are being taken away: commit what was read, then send `release`. The source waits, within a limit.
     Revoked {
         /// Which.
@@ -174,6 +184,8 @@ enum Control {
     Kafka(kafka::KafkaControl),
     /// Files have no positions to commit.
     File(file::FileControl),
+    /// Streams and lists.
+    Redis(redis::RedisControl),
 }
 
 impl SourceControl {
@@ -182,6 +194,10 @@ impl SourceControl {
         match &self.0 {
             Control::Kafka(kafka) => kafka.committed(delta).await,
             Control::File(_) => Ok(()),
+            Control::Redis(redis) => {
+                redis.committed(&delta);
+                Ok(())
+            }
         }
     }
 
@@ -190,7 +206,7 @@ impl SourceControl {
     pub async fn confirm(&self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
         match &self.0 {
             Control::Kafka(kafka) => kafka.confirm(delta).await,
-            Control::File(_) => Ok(()),
+            Control::File(_) | Control::Redis(_) => Ok(()),
         }
     }
 
@@ -199,6 +215,7 @@ impl SourceControl {
         match &self.0 {
             Control::Kafka(kafka) => kafka.stop(),
             Control::File(file) => file.stop(),
+            Control::Redis(redis) => redis.stop(),
         }
     }
 
@@ -207,6 +224,7 @@ impl SourceControl {
         match self.0 {
             Control::Kafka(kafka) => kafka.close().await,
             Control::File(file) => file.stop(),
+            Control::Redis(redis) => redis.close().await,
         }
     }
 }
@@ -221,6 +239,7 @@ pub fn read_again(
     match &config.kind {
         SourceKind::Kafka(kafka) => kafka::read_again(kafka, config, ranges, context),
         SourceKind::File(_) => Ok(file::read_again(config, &ranges, context)),
+        SourceKind::Redis(redis) => Ok(redis::read_again(redis, config, ranges, context)),
     }
 }
 
@@ -229,6 +248,7 @@ pub fn start(config: &SourceConfig, context: LaneContext) -> Result<SourceStream
     match &config.kind {
         SourceKind::Kafka(kafka) => kafka::start(kafka, config, context),
         SourceKind::File(files) => file::start(files, config, context),
+        SourceKind::Redis(redis) => redis::start(redis, config, context),
     }
 }
 
@@ -237,17 +257,20 @@ pub async fn check(config: &SourceConfig) -> Result<(), PipelineError> {
     match &config.kind {
         SourceKind::Kafka(kafka) => kafka::check(kafka.clone()).await,
         SourceKind::File(files) => file::list(files).map(|_| ()),
+        SourceKind::Redis(redis) => redis::check(redis).await,
     }
 }
 
-/// How many lanes a pipeline has: one per core, or as many as asked for, and no more than there are files.
+/// How many lanes a pipeline has: one per core, or as many as asked for, and no more than there are files, or streams that have
+/// one reader each.
 #[must_use]
-pub fn lane_count(config: &SourceConfig, requested: Option<usize>) -> usize {
+pub fn lane_count(config: &SourceConfig, run: &RunConfig) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let wanted = requested.unwrap_or(cores).max(1);
+    let wanted = run.lanes.unwrap_or(cores).max(1);
     match &config.kind {
-        SourceKind::Kafka(_) => wanted,
         SourceKind::File(files) => file::list(files).map_or(1, |files| wanted.min(files.len().max(1))),
+        SourceKind::Redis(redis) if run.delivery == Delivery::ExactlyOnce => wanted.min(redis.stream_keys.len().max(1)),
+        SourceKind::Kafka(_) | SourceKind::Redis(_) => wanted,
     }
 }
 

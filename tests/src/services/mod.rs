@@ -1,7 +1,7 @@
 //! Real servers, each on free loopback ports, with its data and its log in a folder of its own.
 //!
 //! A server ends with its value, with the test process however that ends, and by its process id, never by a name. What
-//! is already running is used instead where the environment says so: `KAFKA_BOOTSTRAP_SERVERS`, `S3_ENDPOINT_URL`
+//! is already running is used instead where the environment says so: `KAFKA_BOOTSTRAP_SERVERS`, `REDIS_URL`, `S3_ENDPOINT_URL`
 //! (with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `S3_BUCKET`). The servers themselves come from the
 //! cache that `tests/setup.sh` fills.
 
@@ -23,6 +23,7 @@ pub mod kafka;
 mod listener;
 pub mod process;
 pub mod proxy;
+pub mod redis;
 pub mod s3;
 pub mod s3_faults;
 pub mod topics;

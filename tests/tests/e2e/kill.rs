@@ -35,7 +35,7 @@ const POINTS: [&str; 6] = ["claimed", "staged", "recorded", "published_one", "pu
 const POINT_LIMIT: Duration = Duration::from_secs(6);
 
 /// How often a pipeline under exactly once is killed: fewer times in the test suite than where time does not count.
-fn kills(in_suite: u32) -> u32 {
+pub(crate) fn kills(in_suite: u32) -> u32 {
     let given = std::env::var("FS_DATA_SINK_KILLS").ok().and_then(|kills| kills.parse().ok());
     given.unwrap_or(in_suite)
 }
@@ -205,7 +205,12 @@ fn survive(workspace: &mut Workspace, victim: &Victim<'_>) -> anyhow::Result<()>
 
 /// One run: one in four is killed wherever it is; under exactly once another one in four ends between two steps of a
 /// commit; the others are killed once they have written files.
-fn live_and_die(workspace: &mut Workspace, lake: Lake<'_>, once: bool, random: &mut Random) -> anyhow::Result<()> {
+pub(crate) fn live_and_die(
+    workspace: &mut Workspace,
+    lake: Lake<'_>,
+    once: bool,
+    random: &mut Random,
+) -> anyhow::Result<()> {
     let way = random.below(4);
     let at_point = once && way == 1;
     let point = POINTS.get(usize::try_from(random.below(POINTS.len() as u64))?).filter(|_| at_point);

@@ -11,6 +11,7 @@ use fs_data_sink_tests::{
     services::{
         hdfs::{Way, superuser},
         process::{Ended, Signal},
+        s3::S3,
     },
     wait::{self, Look},
 };
@@ -143,6 +144,26 @@ fn wait_for_files(lake: Lake<'_>, count: usize) -> anyhow::Result<()> {
     })
 }
 
+/// Aborts every upload that a pipeline has recorded and not made visible, as a bucket's rule does.
+pub(crate) fn abort_recorded_uploads(s3: &S3, prefix: &str, pipeline: &str) -> anyhow::Result<()> {
+    let visible: BTreeSet<String> = Lake::S3(s3, prefix).list()?.into_iter().collect();
+    let folder = format!("{prefix}/_fs_data_sink/{pipeline}/ledger/");
+    let mut aborted = 0;
+    for name in s3.list(&folder)?.into_iter().filter(|name| !name.contains("/snapshot/") && !name.contains("/files/")) {
+        let record: Value = serde_json::from_slice(&s3.get(&name)?)?;
+        for file in record.get("files").and_then(Value::as_array).into_iter().flatten() {
+            let text = |pointer: &str| file.pointer(pointer).and_then(Value::as_str);
+            let (Some(path), Some(id)) = (text("/path"), text("/staged/upload/id")) else { continue };
+            if !visible.contains(path) {
+                s3.abort_upload(&format!("{prefix}/{path}"), id)?;
+                aborted += 1;
+            }
+        }
+    }
+    ensure!(aborted > 0, "no upload was open: nothing was shown");
+    Ok(())
+}
+
 /// Scenario: between commit and publish the process ends, and another client aborts all its uploads.
 /// Guarantees: the next start reads the recorded offsets once more and gives the same rows.
 #[test]
@@ -155,26 +176,7 @@ fn uploads_that_expired_are_written_once_more() -> anyhow::Result<()> {
         workspace.write("pipeline.yaml", configuration.yaml())?;
         for point in ["recorded:2", "published_one:4"] {
             end_at(workspace, point)?;
-            let lake = Lake::S3(s3, &prefix);
-            let visible: BTreeSet<String> = lake.list()?.into_iter().collect();
-            let folder = format!("{prefix}/_fs_data_sink/expired/ledger/");
-            let mut aborted = 0;
-            for name in
-                s3.list(&folder)?.into_iter().filter(|name| !name.contains("/snapshot/") && !name.contains("/files/"))
-            {
-                let record: Value = serde_json::from_slice(&s3.get(&name)?)?;
-                for file in record["files"].as_array().into_iter().flatten() {
-                    let (Some(path), Some(id)) = (file["path"].as_str(), file["staged"]["upload"]["id"].as_str())
-                    else {
-                        continue;
-                    };
-                    if !visible.contains(path) {
-                        s3.abort_upload(&format!("{prefix}/{path}"), id)?;
-                        aborted += 1;
-                    }
-                }
-            }
-            ensure!(aborted > 0, "no upload was open: nothing was shown");
+            abort_recorded_uploads(s3, &prefix, "expired")?;
         }
         workspace.set("FS_DATA_SINK_FAIL_POINT", "none");
         let words = ["was lost before it became visible: its records are read and written once more"];

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use super::redis::{self, REDIS_KEYS};
 use crate::config::{
     FileConfig, KafkaConfig, Secret, SourceConfig, SourceKind, ValueFormat, properties,
     reader::Section,
@@ -13,10 +14,21 @@ use crate::config::{
 const BATCH_ROWS_MAX: usize = 1_000_000;
 
 /// Keys of a Kafka source.
-const KAFKA_KEYS: [&str; 4] = ["bootstrap_servers", "topics", "group_id", "extra_config"];
+const KAFKA_KEYS: [&str; 3] = ["bootstrap_servers", "topics", "group_id"];
 
 /// Keys of a file source.
 const FILE_KEYS: [&str; 1] = ["paths"];
+
+/// What a source is.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Topics.
+    Kafka,
+    /// Streams and lists.
+    Redis,
+    /// Files.
+    File,
+}
 
 /// The source, and how its values are encoded. The original has one of its keys in the section `pipeline`.
 pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) -> (Option<SourceConfig>, ValueFormat) {
@@ -39,27 +51,33 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
         }
         _ => choice(text, &[("json", ValueFormat::Json), ("raw", ValueFormat::Raw)]),
     });
-    let _ = section.required_text("type", "kafka or file");
-    let kind = section.get("type", |text| match text {
-        "redis" => Err("this version does not serve Redis sources yet; it serves kafka and file".to_owned()),
-        _ => choice(text, &[("kafka", true), ("file", false)]),
-    });
+    let _ = section.required_text("type", "kafka, redis or file");
+    let kind = section
+        .get("type", |text| choice(text, &[("kafka", Kind::Kafka), ("redis", Kind::Redis), ("file", Kind::File)]));
     let kind = match kind {
-        Some(true) => {
+        Some(Kind::Kafka) => {
             let kafka = kafka(&section);
             section.only_with("type: file", &FILE_KEYS);
-            section.finish();
+            section.only_with("type: redis", &REDIS_KEYS);
             SourceKind::Kafka(kafka)
         }
-        Some(false) => {
+        Some(Kind::Redis) => {
+            let redis = redis::read(&section, folder);
+            section.only_with("type: file", &FILE_KEYS);
+            section.only_with("type: kafka", &KAFKA_KEYS);
+            SourceKind::Redis(Box::new(redis))
+        }
+        Some(Kind::File) => {
             let files = files(&section, folder);
             section.only_with("type: kafka", &KAFKA_KEYS);
-            section.finish();
+            section.only_with("type: kafka", &["extra_config"]);
+            section.only_with("type: redis", &REDIS_KEYS);
             SourceKind::File(files)
         }
         // Which other keys it has depends on the type.
         None => return (None, format),
     };
+    section.finish();
     (Some(SourceConfig { kind, batch_rows_max, batch_timeout }), format)
 }
 

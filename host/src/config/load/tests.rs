@@ -8,6 +8,8 @@ use crate::config::{
     SourceKind, ValueFormat,
 };
 
+mod redis;
+
 /// Header of an empty component.
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
@@ -192,14 +194,10 @@ fn names_become_folders() {
 #[test]
 fn a_source_says_what_it_needs() {
     let of_type = |source: &str| faults(&format!("source: {source}\nsink: {{type: local, base_path: lake}}\n"));
-    assert_eq!(of_type("{topics: [a]}"), "orders.yaml:1: source.type: is missing: kafka or file");
+    assert_eq!(of_type("{topics: [a]}"), "orders.yaml:1: source.type: is missing: kafka, redis or file");
     assert_eq!(
         of_type("{type: kafak}"),
-        "orders.yaml:1: source.type: expected one of kafka, file, found \"kafak\"; did you mean kafka?"
-    );
-    assert_eq!(
-        of_type("{type: redis, host: localhost}"),
-        "orders.yaml:1: source.type: this version does not serve Redis sources yet; it serves kafka and file"
+        "orders.yaml:1: source.type: expected one of kafka, redis, file, found \"kafak\"; did you mean kafka?"
     );
     assert_eq!(
         of_type("{type: kafka, topics: [], bootstrap_servers: ''}"),
@@ -221,7 +219,7 @@ fn a_source_says_what_it_needs() {
 fn values_of_a_source_are_checked() {
     assert_eq!(
         faults_of_source("stream_keys: [a]"),
-        "source.stream_keys: this version does not serve Redis sources yet"
+        "source.stream_keys: has no meaning here; it belongs to `type: redis`"
     );
     assert_eq!(faults_of_source("paths: [a]"), "source.paths: has no meaning here; it belongs to `type: file`");
     assert_eq!(faults_of_source("batch_size: 0"), "source.batch_size: must be more than 0");
@@ -645,7 +643,7 @@ fn flags_go_over_the_environment_and_the_environment_over_the_file() {
     assert_eq!(config.telemetry.log_level, "DEBUG");
     assert_eq!(
         load_text(RIGHT, &[("SOURCE_TYPE", "pigeon")], &[]).unwrap_err(),
-        "environment variable SOURCE_TYPE: source.type: expected one of kafka, file, found \"pigeon\""
+        "environment variable SOURCE_TYPE: source.type: expected one of kafka, redis, file, found \"pigeon\""
     );
     let flags = [("pipeline.memroy", "1"), ("sink.base_path.x", "1"), ("sink.partition_by", "[a")];
     let message = load_text(RIGHT, &[], &flags).unwrap_err();
@@ -784,7 +782,7 @@ fn what_is_printed_can_be_loaded_again() {
 proptest! {
     #[test]
     fn no_configuration_panics(
-        text in "((source|sink|type|kafka|file|s3|schema|fields|name|plugins|path|pipelines|pipeline|parquet|columns|extra_config|\
+        text in "((source|sink|type|kafka|redis|sentinel|tls|stream_keys|file|s3|schema|fields|name|plugins|path|pipelines|pipeline|parquet|columns|extra_config|\
                  limits|bucket|topics|telemetry|listen|lanes|a|0|-1|true)(: ?|, ?|\\n {0,4}|\\{|\\}|\\[|\\]|- |\\$\\{|'|<<: |&a |\\*a)?){0,30}",
         key in "((sink|plugins|source|0|extra_config|a|\\[0\\]|)\\.?){0,4}",
     ) {

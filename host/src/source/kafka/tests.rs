@@ -104,7 +104,7 @@ async fn read(stream: &mut SourceStream, enough: usize) -> Vec<String> {
                 stream.control.committed(std::mem::take(&mut delta)).await.unwrap();
                 let _ = release.send(());
             }
-            SourceEvent::Missing(_) => {}
+            SourceEvent::Missing(_) | SourceEvent::Refused { .. } => {}
             SourceEvent::Lost { .. } => delta = CheckpointDelta::default(),
             SourceEvent::Assigned { begin, .. } => _ = begin.send(BTreeMap::new()),
             SourceEvent::End => break,
