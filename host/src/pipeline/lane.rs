@@ -196,7 +196,9 @@ impl Lane {
 
     /// Records and tells that the source has deleted records before they were read.
     async fn skip(&mut self, missing: &CheckpointDelta) -> Result<(), PipelineError> {
-        if let Some(writer) = &self.writer {
+        if let Some(writer) = self.writer.clone() {
+            // What was read before the gap is recorded before it.
+            self.end_generation_and_wait().await?;
             writer.skip(missing).await?;
         }
         for (partition, range) in missing.iter() {

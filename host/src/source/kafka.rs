@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod again;
+mod begin;
 mod client;
 mod ends;
 mod group;
@@ -86,7 +87,7 @@ pub(super) fn start(
     context: LaneContext,
 ) -> Result<SourceStream, PipelineError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let group = Arc::new(Group::new(sender, &context, kafka.has_topic_ids));
+    let group = Arc::new(Group::new(sender, &context, kafka));
     let member = Member::new(Arc::clone(&group));
     let consumer: BaseConsumer<Member> = client::consumer_config(kafka, &context)
         .create_with_context(member)

@@ -13,7 +13,11 @@ use rdkafka::{
 };
 
 use super::super::LaneContext;
-use crate::{config::KafkaConfig, error::PipelineError, telemetry::rate_limit::RateLimited};
+use crate::{
+    config::{Delivery, KafkaConfig},
+    error::PipelineError,
+    telemetry::rate_limit::RateLimited,
+};
 
 /// A broker that is away is told about at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,6 +88,11 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set_log_level(RDKafkaLogLevel::Warning);
+    if context.run.delivery == Delivery::ExactlyOnce {
+        // Where reading begins is set for each partition (`begin.rs`). An offset that the broker has deleted meanwhile is told
+        // of, so that what is missing is counted.
+        config.set("auto.offset.reset", "error");
+    }
     config
 }
 
@@ -153,6 +162,13 @@ impl Listener {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         if let Some(suppressed) = self.log.allow() {
             tracing::warn!(%error, reason, suppressed, "Kafka: librdkafka goes on trying");
+        }
+    }
+
+    /// Logs what is tried again, at the same bounded rate.
+    pub(super) fn tell(&self, reason: &str) {
+        if let Some(suppressed) = self.log.allow() {
+            tracing::warn!(reason, suppressed, "Kafka: trying again");
         }
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Poller {
     began: Option<Instant>,
     /// Whether a topic was not there when it was last looked for.
     is_topic_missing: bool,
+    /// Whether the broker has deleted records that were to be read next.
+    is_offset_gone: bool,
     /// Keeps the log readable.
     missing_topic: RateLimited,
 }
@@ -107,6 +109,7 @@ impl Poller {
             others: Others::default(),
             began: None,
             is_topic_missing: false,
+            is_offset_gone: false,
             missing_topic: RateLimited::new(MISSING_TOPIC_INTERVAL),
         }
     }
@@ -180,6 +183,10 @@ impl Poller {
         if self.is_topic_missing {
             self.tell_missing_topics();
         }
+        if self.is_offset_gone {
+            self.is_offset_gone = !self.group.go_on_behind_deleted(&self.consumer).map_err(Stop::Failed)?;
+            self.send_waiting();
+        }
         let is_old = self.began.is_some_and(|began| began.elapsed() >= self.batch_timeout);
         if is_old {
             self.send_all()?;
@@ -230,8 +237,13 @@ impl Poller {
 
     /// Sends an event, polling on while the lane is behind.
     fn send(&self, event: SourceEvent) {
-        let (mut is_paused, waiting) = (false, Instant::now());
         self.group.push(event);
+        self.send_waiting();
+    }
+
+    /// Sends every event that waits, polling on while the lane is behind.
+    fn send_waiting(&self) {
+        let (mut is_paused, waiting) = (false, Instant::now());
         while !self.group.send_waiting() && !self.group.is_closed() {
             if is_paused {
                 self.poll_paused();
@@ -306,6 +318,7 @@ impl Poller {
                 // librdkafka says so once; it is told until the topics are there.
                 self.is_topic_missing = true;
             }
+            Some(RDKafkaErrorCode::AutoOffsetReset) if self.group.has_ledger() => self.is_offset_gone = true,
             Some(code) => {
                 if let Some(advice) = client::for_a_person(code) {
                     return Err(PipelineError::stop(format!("Kafka: {advice}")).because(error.clone()));
