@@ -30,6 +30,7 @@ look() {
   need openjdk-17-jre-headless java_is_new_enough
   need maven mvn --version
   need python3-venv python3 -c 'import venv, ensurepip'
+  need libgssapi-krb5-2 python3 -c 'import ctypes; ctypes.CDLL("libgssapi_krb5.so.2")'   # HDFS with Kerberos
 }
 
 look

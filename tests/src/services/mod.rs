@@ -19,6 +19,7 @@ pub mod folder;
 pub mod gcs;
 pub mod hdfs;
 pub mod hdfs_pair;
+pub mod hdfs_secure;
 pub mod kafka;
 mod listener;
 pub mod process;
