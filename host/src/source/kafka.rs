@@ -229,7 +229,12 @@ fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
         for _ in 0..EVENTS_HEARD_MAX {
             let _ = consumer.poll(EVENT_WAIT);
         }
-        let reason = consumer.context().last_error().unwrap_or_else(|| "no answer".to_owned());
+        let heard = consumer.context();
+        let mut reason = heard.take_fatal().or_else(|| heard.last_error()).unwrap_or_else(|| "no answer".to_owned());
+        // A listener of another protocol takes the connection and breaks it, of which librdkafka says no more than this.
+        if reason.ends_with("brokers are down") {
+            reason.push_str("; is security.protocol in source.extra_config the one of this listener?");
+        }
         PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}"))
             .because(error)
     })?;

@@ -17,6 +17,7 @@ mod kill;
 mod many;
 mod once;
 mod outage;
+mod secure;
 mod servers;
 mod shared;
 mod telemetry;
