@@ -387,6 +387,8 @@ pub(super) fn settings(folder: &Path, conf: &str, default_fs: &str, own: &[(&str
         ("dfs.datanode.hostname", "127.0.0.1".to_owned()),
         ("dfs.datanode.handler.count", "4".to_owned()),
         ("dfs.datanode.du.reserved", "0".to_owned()),
+        // So that a listing of few files is one of several batches.
+        ("dfs.ls.limit", "20".to_owned()),
     ];
     properties.extend_from_slice(own);
     write_site(&path.join("hdfs-site.xml"), &properties)
