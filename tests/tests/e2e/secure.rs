@@ -19,14 +19,15 @@ use crate::shared::{LONG, SHORT, scenario, unique};
 /// Properties of librdkafka.
 type Properties<'a> = &'a [(&'a str, &'a str)];
 
-/// Writes `pipeline.yaml`, from a listener into the folder `lake`.
+/// Writes `pipeline.yaml`, from a listener into the folder `lake`; the group.
 fn configure(
     workspace: &Workspace,
     kafka: &KafkaSecure,
     listener: Listener,
     topic: &str,
     properties: Properties<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
+    let group = unique("group");
     // `localhost` may also be an address of IPv6, where nobody listens.
     let always = [("broker.address.family", "v4"), ("session.timeout.ms", "3000")];
     let extra: Vec<_> =
@@ -34,7 +35,7 @@ fn configure(
     let source = format!(
         "  type: kafka\n  bootstrap_servers: [\"{}\"]\n  topics: [{topic}]\n  group_id: {}\n  extra_config:\n{}",
         kafka.bootstrap(listener),
-        unique("group"),
+        group,
         extra.concat()
     );
     let sink = local_sink(&workspace.path().join("lake"));
@@ -42,7 +43,7 @@ fn configure(
     let pipeline = "  commit_interval: 1s\n  lanes: 1\n".to_owned();
     workspace
         .write("pipeline.yaml", Configuration { pipeline, ..Configuration::new("secure", source, sink) }.yaml())?;
-    Ok(())
+    Ok(group)
 }
 
 /// Sends records with these ids.
@@ -186,9 +187,10 @@ fn kafka_certificates_are_replaced_while_it_runs() -> anyhow::Result<()> {
             ("ssl.certificate.location", &certificate),
             ("ssl.key.location", &key),
         ];
-        configure(workspace, &kafka, Listener::MutualTls, &topic, &properties)?;
+        let group = configure(workspace, &kafka, Listener::MutualTls, &topic, &properties)?;
         let mut process = workspace.start(&["run", "pipeline.yaml"])?;
-        process.wait_for_text("generation committed", SHORT)?;
+        // An offset commit that is on its way waits in librdkafka for a broker that takes it, and the lane with it.
+        kafka.kafka.wait_until_committed(&group, &topic, SHORT)?;
         replace("stranger")?;
         kafka.trust_the_other()?;
         produce(&kafka.kafka, &topic, 1_000..2_000)?;
