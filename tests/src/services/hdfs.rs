@@ -340,9 +340,10 @@ pub(super) fn run_tool(mut command: Command, folder: &Path, arguments: &[&str]) 
 }
 
 /// A file of Hadoop's settings.
-pub(super) fn write_site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> {
+pub(super) fn write_site(path: &Path, properties: &[(impl AsRef<str>, String)]) -> anyhow::Result<()> {
     let mut text = "<configuration>\n".to_owned();
     for (name, value) in properties {
+        let name = name.as_ref();
         writeln!(text, "<property><name>{name}</name><value>{value}</value></property>")?;
     }
     text.push_str("</configuration>\n");
@@ -350,7 +351,12 @@ pub(super) fn write_site(path: &Path, properties: &[(&str, String)]) -> anyhow::
 }
 
 /// A folder of settings: everything on loopback, fast to notice what goes and what comes. `own` are those of this cluster.
-pub(super) fn settings(folder: &Path, conf: &str, default_fs: &str, own: &[(&str, String)]) -> anyhow::Result<()> {
+pub(super) fn settings(
+    folder: &Path,
+    conf: &str,
+    default_fs: &str,
+    own: &[(impl AsRef<str>, String)],
+) -> anyhow::Result<()> {
     let path = folder.join(conf);
     for web in ["hdfs", "datanode", "static", "secondary"] {
         // The servers look for the folders of their pages, which the jars do not have.
@@ -390,7 +396,7 @@ pub(super) fn settings(folder: &Path, conf: &str, default_fs: &str, own: &[(&str
         // So that a listing of few files is one of several batches.
         ("dfs.ls.limit", "20".to_owned()),
     ];
-    properties.extend_from_slice(own);
+    properties.extend(own.iter().map(|(name, value)| (name.as_ref(), value.clone())));
     write_site(&path.join("hdfs-site.xml"), &properties)
 }
 

@@ -165,6 +165,5 @@ fn write_settings(folder: &TestFolder, conf: &str, rpc_ports: [u16; 2], web_port
     if NAMES.contains(&conf) {
         own.push(("dfs.ha.namenode.id".to_owned(), conf.to_owned()));
     }
-    let own: Vec<(&str, String)> = own.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     settings(root, conf, &format!("hdfs://{SERVICE}"), &own)
 }

@@ -14,15 +14,19 @@ use super::{
     download,
     folder::TestFolder,
     free_port,
-    hdfs::{DATANODE, JVM, NAMENODE, START_LIMIT, at, java, run_tool, settings},
+    hdfs::{DATANODE, JVM, NAMENODE, START_LIMIT, at, java, run_tool, settings, write_site},
     process::Process,
 };
+use crate::wait::{self, Look};
 
 /// Realm of the principals.
 const REALM: &str = "FSDATASINK.TEST";
 
+/// The superuser.
+const SUPERUSER: &str = "hdfs";
+
 /// Who everybody is: servers have one principal, and so has the program. Hadoop's rules make all of them the superuser.
-const PRINCIPAL: &str = "root/localhost";
+const PRINCIPAL: &str = "hdfs/localhost";
 
 /// Who the REST interface is.
 const WEB_PRINCIPAL: &str = "HTTP/localhost";
@@ -79,17 +83,15 @@ impl HdfsSecure {
             Process::start(class, command, &root.join(format!("{class}.log")))
         };
         let mut processes = [kdc, daemon(NAMENODE)?, daemon(DATANODE)?];
-        // It retries until the namenode answers.
         let fetched = root.join("token");
-        let fetch = [FETCHER, "--renewer", "root", fetched.to_str().context("a path that is no text")?];
-        let mut tries = 0;
-        while let Err(error) = run_tool(secure_java(&root)?, &root, &fetch) {
-            tries += 1;
-            ensure!(tries < 10, "no delegation token: {error:#}");
+        let fetch = [FETCHER, "--renewer", SUPERUSER, fetched.to_str().context("a path that is no text")?];
+        wait::until("a delegation token", START_LIMIT, || {
             for process in &mut processes {
                 process.ensure_running()?;
             }
-        }
+            let tried = run_tool(secure_java(&root)?, &root, &fetch);
+            Ok(tried.map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Done))
+        })?;
         let token = token_of(&fs::read(&fetched)?)?;
         Ok(Self { folder, rpc_port, https_port, token, _processes: processes })
     }
@@ -187,7 +189,7 @@ fn write_settings(root: &Path, rpc_port: u16, https_port: u16) -> anyhow::Result
         ("hadoop.security.authentication", text("kerberos")),
         ("hadoop.security.authorization", text("true")),
         ("hadoop.rpc.protection", text("privacy")),
-        ("hadoop.security.auth_to_local", text("RULE:[2:$1](.*)s/.*/root/\nDEFAULT")),
+        ("hadoop.security.auth_to_local", format!("RULE:[2:$1](.*)s/.*/{SUPERUSER}/\nDEFAULT")),
         ("dfs.namenode.name.dir", at(root, "names")),
         ("dfs.namenode.https-address", format!("localhost:{https_port}")),
         ("dfs.namenode.kerberos.principal", of_realm(PRINCIPAL)),
@@ -211,9 +213,7 @@ fn write_settings(root: &Path, rpc_port: u16, https_port: u16) -> anyhow::Result
         });
         let mut properties: Vec<_> = store.collect();
         properties.push((format!("ssl.{side}.keystore.keypassword"), text(PASSWORD)));
-        let properties: Vec<(&str, String)> =
-            properties.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        super::hdfs::write_site(&root.join("conf").join(format!("ssl-{side}.xml")), &properties)?;
+        write_site(&root.join("conf").join(format!("ssl-{side}.xml")), &properties)?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::shared::{LONG, SHORT, kafka, scenario, unique};
 
 /// A record with this id.
-fn record(id: u64, partition: i32) -> NewRecord {
+pub(crate) fn record(id: u64, partition: i32) -> NewRecord {
     NewRecord { partition, value: Some(json!({"id": id}).to_string().into_bytes()), ..NewRecord::default() }
 }
 
@@ -38,7 +38,7 @@ fn run_and_compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result
 }
 
 /// Whether exactly these rows are there and the ledger agrees.
-fn compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result<String> {
+pub(crate) fn compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result<String> {
     let (folder, ids) = (workspace.path().join("lake"), ids.clone());
     let expected =
         Expected::new(Box::new(move || Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))));
@@ -159,20 +159,17 @@ fn deleted_records_are_counted() -> anyhow::Result<()> {
         configuration.telemetry = format!("  log_format: text\n  listen: \"{address}\"\n");
         workspace.write("pipeline.yaml", configuration.yaml())?;
         let mut process = workspace.start(&["run", "pipeline.yaml"])?;
-        let wait_for = |process: &mut Process, what: &str, count: f64| {
-            let name = match what {
-                "missing" => "fs_data_sink_missing_records_total",
-                _ => "fs_data_sink_records_processed_total",
-            };
-            wait::until(&format!("{count} records that are {what}"), SHORT, || {
+        let (missing, processed) = ("fs_data_sink_missing_records_total", "fs_data_sink_records_processed_total");
+        let wait_for = |process: &mut Process, name: &str, count: f64| {
+            wait::until(&format!("{name} to be {count}"), SHORT, || {
                 process.ensure_running()?;
                 let page = http::get(&address, "/metrics").map_or_else(|_| String::new(), |(_, page)| page);
                 let found = http::metric(&page, name);
                 Ok(Look::when(found == Some(count), format!("{found:?}")))
             })
         };
-        wait_for(&mut process, "missing", 300.0)?;
-        wait_for(&mut process, "processed", 700.0)?;
+        wait_for(&mut process, missing, 300.0)?;
+        wait_for(&mut process, processed, 700.0)?;
         // The fetches that are on their way come back empty meanwhile.
         process.signal(Signal::Stop)?;
         thread::sleep(Duration::from_secs(2));
@@ -180,8 +177,8 @@ fn deleted_records_are_counted() -> anyhow::Result<()> {
         kafka.delete_records(&topic, 1, 1_250)?;
         process.signal(Signal::Continue)?;
         ids.extend((2_000..3_000).filter(|id| id % 2 == 0 || *id >= 2_500));
-        wait_for(&mut process, "missing", 550.0)?;
-        wait_for(&mut process, "processed", 1_450.0)?;
+        wait_for(&mut process, missing, 550.0)?;
+        wait_for(&mut process, processed, 1_450.0)?;
         let finished = end(process, Signal::Terminate, SHORT)?;
         let deleted = "the source has deleted records that were never read";
         finished.expect(0, &[deleted, "from=500 to=800", "from=1000 to=1250"])?;

@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaResult,
+    topic_partition_list::TopicPartitionListElem,
 };
 
 use crate::{checkpoint::SourcePartition, config::KafkaConfig, error::PipelineError};
@@ -57,7 +59,9 @@ pub(super) fn of_assigned<C: ConsumerContext>(
     reset: Reset,
 ) -> Result<BTreeMap<SourcePartition, Begin>, PipelineError> {
     let unknown: Vec<_> = partitions.iter().filter(|partition| !recorded.contains_key(partition)).collect();
-    let committed = committed(consumer, &unknown)?;
+    let committed = committed(consumer, &unknown, ANSWER_TIMEOUT).map_err(|error| {
+        PipelineError::restart("Kafka: the broker did not say what the group has committed").because(error)
+    })?;
     let begin = |partition: &SourcePartition| {
         let ends = ends_of(consumer, partition)?;
         let begin = match recorded.get(partition) {
@@ -90,22 +94,21 @@ pub(super) fn ends_of<C: ConsumerContext>(
     })
 }
 
-/// What the group has committed of these partitions.
-fn committed<C: ConsumerContext>(
+/// What the group has committed of these partitions; no request where there are none.
+pub(super) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &[&SourcePartition],
-) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
+    timeout: Duration,
+) -> KafkaResult<BTreeMap<SourcePartition, i64>> {
     if partitions.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut list = TopicPartitionList::new();
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition(&partition.topic, partition.partition);
     }
-    let list = consumer.committed_offsets(list, ANSWER_TIMEOUT).map_err(|error| {
-        PipelineError::restart("Kafka: the broker did not say what the group has committed").because(error)
-    })?;
-    let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+    let list = consumer.committed_offsets(list, timeout)?;
+    let offset = |element: &TopicPartitionListElem<'_>| match element.offset() {
         Offset::Offset(offset) => Some((SourcePartition::new(element.topic(), element.partition()), offset)),
         _ => None,
     };

@@ -151,12 +151,7 @@ impl KeyFiles {
     pub(super) fn of(kafka: &KafkaConfig) -> Self {
         let is_file = |name: &str| name.starts_with("ssl.") && name.ends_with(".location");
         let files = kafka.extra_config.iter().filter(|(name, _)| is_file(name));
-        Self(
-            files
-                .map(|(_, value)| PathBuf::from(value.reveal()))
-                .map(|path| (path.clone(), changed_at(&path)))
-                .collect(),
-        )
+        Self(files.map(|(_, path)| (PathBuf::from(path.reveal()), changed_at(Path::new(path.reveal())))).collect())
     }
 
     /// Whether somebody has replaced one since.

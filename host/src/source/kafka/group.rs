@@ -222,6 +222,14 @@ impl Group {
         })
     }
 
+    /// Takes every batch under construction, as [`Group::push`] does.
+    fn push_batches(&self) {
+        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
+        for batch in batches {
+            self.push(batch);
+        }
+    }
+
     /// Partitions are being taken away: everything read of them goes to the lane, and the lane commits it.
     fn give_away(&self, partitions: Vec<SourcePartition>, is_lost: bool) {
         if self.is_closed() {
@@ -230,10 +238,7 @@ impl Group {
             return;
         }
         let deadline = Instant::now() + REVOKE_WAIT;
-        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
-        for batch in batches {
-            self.push(batch);
-        }
+        self.push_batches();
         if is_lost {
             tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = partitions.len(),
                 "partitions were lost (the session expired): what was not committed of them is read again");
@@ -359,10 +364,7 @@ impl Group {
     /// that it has. `false`: the broker could not be asked; to be tried again.
     pub(super) fn go_on_behind_deleted(&self, consumer: &BaseConsumer<Member>) -> Result<bool, PipelineError> {
         // What was read comes before the gap.
-        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
-        for batch in batches {
-            self.push(batch);
-        }
+        self.push_batches();
         let read_to = lock(&self.read_to).clone();
         let mut begins = match begin::of_owned(consumer, &read_to) {
             Err(error) if error.verdict() != Verdict::Stop => {
