@@ -355,6 +355,14 @@ pub(crate) fn python(program: &str, order: &Value, log: &Path) -> anyhow::Result
     Process::start_with_input(program, command, log, Stdio::null())
 }
 
+/// Has a Python program do what it is told, to its end; what it said.
+pub fn run_python(program: &str, order: &Value, scratch: &Path) -> anyhow::Result<String> {
+    let mut process = python(program, order, &scratch.join(format!("{program}.log")))?;
+    let ended = process.wait(READ_LIMIT)?;
+    ensure!(ended == Ended::Code(0), "{program} failed\n{}", process.log_tail());
+    Ok(process.log())
+}
+
 /// Whether readers of the lake take it for data.
 fn is_parquet(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "parquet")

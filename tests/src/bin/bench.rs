@@ -25,7 +25,7 @@ use arrow_array::{
 use fs_data_sink::{
     batch::{ENVELOPE_SCHEMA, Envelope},
     cli::webshop::WebShop,
-    config::{DecodeConfig, OnNewField, OnTypeChange, ValueFormat},
+    config::{DecodeConfig, OnNewField, OnTombstone, OnTypeChange, ValueFormat},
     decode::Decoder,
 };
 use fs_data_sink_tests::{
@@ -119,6 +119,8 @@ fn write_events(path: &Path, records: u64) -> Result<u64> {
 fn decode_alone(records: u64) -> Result<Measured> {
     let mut decoder = Decoder::new(&DecodeConfig {
         format: ValueFormat::Json,
+        payload_pointer: Vec::new(),
+        on_tombstone: OnTombstone::Reject,
         declared_schema: None,
         on_new_field: OnNewField::Add,
         on_type_change: OnTypeChange::Widen,

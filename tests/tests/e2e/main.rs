@@ -9,6 +9,7 @@ mod compact;
 mod disk;
 mod examples;
 mod files;
+mod files_typed;
 mod gcs;
 mod group;
 mod hdfs;

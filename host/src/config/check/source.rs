@@ -2,8 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
+use super::decode::{self, Values};
 use crate::config::{
-    FileConfig, KafkaConfig, Secret, SourceConfig, SourceKind, ValueFormat, properties,
+    FileConfig, KafkaConfig, Secret, SourceConfig, SourceKind, properties,
     reader::Section,
     topics,
     value::{choice, count_up_to, positive_duration},
@@ -19,13 +20,13 @@ const KAFKA_KEYS: [&str; 4] = ["bootstrap_servers", "topics", "group_id", "extra
 const FILE_KEYS: [&str; 1] = ["paths"];
 
 /// The source, and how its values are encoded. The original has one of its keys in the section `pipeline`.
-pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) -> (Option<SourceConfig>, ValueFormat) {
+pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) -> (Option<SourceConfig>, Values) {
     let old_timeout = pipeline.get("batch_timeout_seconds", positive_duration);
     if !section.is_there() {
         if section.node_is_missing() {
             section.fault("", "the section is missing: where do records come from?");
         }
-        return (None, ValueFormat::Json);
+        return (None, decode::values(&section));
     }
     let batch_rows_max = section.get_or("batch_size", 8_192, count_up_to(BATCH_ROWS_MAX));
     let batch_timeout = section
@@ -33,12 +34,7 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
         .or(section.get("batch_timeout_seconds", positive_duration))
         .or(old_timeout)
         .unwrap_or(Duration::from_millis(250));
-    let format = section.get_or("value_format", ValueFormat::Json, |text| match text {
-        "arrow_ipc" | "avro" | "protobuf" | "json_schema" => {
-            Err(format!("this version does not serve {text} yet; it serves json and raw"))
-        }
-        _ => choice(text, &[("json", ValueFormat::Json), ("raw", ValueFormat::Raw)]),
-    });
+    let values = decode::values(&section);
     let _ = section.required_text("type", "kafka or file");
     let kind = section.get("type", |text| match text {
         "redis" => Err("this version does not serve Redis sources yet; it serves kafka and file".to_owned()),
@@ -58,9 +54,9 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
             SourceKind::File(files)
         }
         // Which other keys it has depends on the type.
-        None => return (None, format),
+        None => return (None, values),
     };
-    (Some(SourceConfig { kind, batch_rows_max, batch_timeout }), format)
+    (Some(SourceConfig { kind, batch_rows_max, batch_timeout }), values)
 }
 
 /// A Kafka source.
