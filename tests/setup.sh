@@ -28,10 +28,11 @@ look() {
   need perl perl -MFindBin -MIPC::Cmd -e 1     # OpenSSL's configure
   [ "$what" = build ] && return 0
   need openjdk-17-jre-headless java_is_new_enough
+  need openssl openssl version
   need maven mvn --version
   need python3-venv python3 -c 'import venv, ensurepip'
   need redis-server redis-server --version
-  need openssl openssl version
+  need libgssapi-krb5-2 python3 -c 'import ctypes; ctypes.CDLL("libgssapi_krb5.so.2")'   # HDFS with Kerberos
 }
 
 look

@@ -48,10 +48,24 @@ pub struct RawBatch {
     pub dataset: Arc<str>,
     /// The records themselves.
     pub envelope: Envelope,
+    /// Their rows, where the source has typed ones (a Parquet file): one a record, whose value is null then.
+    pub rows: Option<RecordBatch>,
     /// The source offsets that these records cover.
     pub delta: CheckpointDelta,
     /// Counts the records against the pipeline's memory budget.
     pub memory: MemoryGuard,
+}
+
+impl RawBatch {
+    /// About how many bytes were read for it.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self.rows {
+            // Slices share their buffers, so only the source knows what is theirs.
+            Some(_) => self.memory.bytes(),
+            None => self.envelope.as_record_batch().get_array_memory_size(),
+        }
+    }
 }
 
 /// Records in [`ENVELOPE_SCHEMA`], with typed access to its columns. Cheap to clone.
@@ -259,17 +273,20 @@ impl Envelope {
 }
 
 impl DecodedBatch {
-    /// The dead letters of rows of this batch; the original records where they are known.
+    /// The dead letters of rows of this batch; the original records where they are known. Rows of one record have one
+    /// letter together.
     #[must_use]
     pub fn dead_letters(&self, rejection: &Rejection) -> Vec<DeadLetter> {
-        let record = |row: u32| match &self.origin {
+        match &self.origin {
             Origin::Records { envelope, rows } => {
-                let row = row as usize;
-                (row < rows.len()).then(|| rows.value(row)).and_then(|record| envelope.record(record as usize))
+                let record = |row: &u32| rows.values().get(*row as usize).copied();
+                let mut records: Vec<Option<u32>> = rejection.rows.iter().map(record).collect();
+                records.dedup();
+                let original = |record: Option<u32>| record.and_then(|record| envelope.record(record as usize));
+                records.into_iter().map(|record| dead_letter(original(record), rejection)).collect()
             }
-            Origin::Replaced => None,
-        };
-        rejection.rows.iter().map(|row| dead_letter(record(*row), rejection)).collect()
+            Origin::Replaced => rejection.rows.iter().map(|_| dead_letter(None, rejection)).collect(),
+        }
     }
 }
 

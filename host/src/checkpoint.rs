@@ -79,6 +79,13 @@ impl CheckpointDelta {
         }
     }
 
+    /// Covers a partition that is covered already from an earlier offset on: what lies between has no records.
+    pub fn begin_at(&mut self, partition: &SourcePartition, from: i64) {
+        if let Some(range) = self.0.get_mut(partition) {
+            range.from = range.from.min(from);
+        }
+    }
+
     /// Covers all that a later delta covers.
     pub fn merge(&mut self, later: &Self) -> Result<(), OverlapError> {
         later.0.iter().try_for_each(|(partition, range)| self.extend(partition, range.from, range.to))
@@ -138,6 +145,12 @@ mod tests {
         assert_eq!(delta.iter().next().unwrap().1, OffsetRange { from: 0, to: 20 });
         let error = delta.extend(&orders, 19, 25).unwrap_err();
         assert!(error.to_string().contains("orders[3]"), "{error}");
+        delta.begin_at(&SourcePartition::new("orders", 4), 7);
+        let mut later = CheckpointDelta::default();
+        later.extend(&orders, 25, 30).unwrap();
+        later.begin_at(&orders, 20);
+        delta.merge(&later).unwrap();
+        assert_eq!(delta.iter().map(|(_, range)| range).collect::<Vec<_>>(), [OffsetRange { from: 0, to: 30 }]);
     }
 
     #[test]

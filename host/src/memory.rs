@@ -80,6 +80,17 @@ pub struct MemoryGuard {
 }
 
 impl MemoryGuard {
+    /// How many bytes are counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts so many bytes more.
+    pub fn grow(&mut self, bytes: usize) {
+        self.resize(self.bytes.saturating_add(bytes));
+    }
+
     /// Changes how many bytes are counted, as a buffer grows or shrinks.
     pub fn resize(&mut self, bytes: usize) {
         let shared = &self.budget.0;

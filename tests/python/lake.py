@@ -2,6 +2,7 @@
 HDFS, seen through its REST interface."""
 
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,13 +13,15 @@ import pyarrow.fs
 class WebHdfs:
     """As much of a file system of pyarrow as is needed here, without its libhdfs and the JVM in it."""
 
-    def __init__(self, url, user):
-        self.url, self.user = url, user
+    def __init__(self, url, who, ca_file):
+        self.url, self.who = url, who
+        self.context = ssl.create_default_context(cafile=ca_file) if ca_file else None
 
     def ask(self, path, operation):
         """The answer to a request; the namenode sends to a datanode for bytes."""
         quoted = urllib.parse.quote(path, safe="/")
-        return urllib.request.urlopen(f"{self.url}/webhdfs/v1{quoted}?op={operation}&user.name={self.user}", timeout=60)
+        url = f"{self.url}/webhdfs/v1{quoted}?op={operation}&{self.who}"
+        return urllib.request.urlopen(url, timeout=60, context=self.context)
 
     def files(self, root):
         """Every file below a folder: (path, length, time of change)."""
@@ -45,7 +48,7 @@ class Lake:
 
     def __init__(self, order):
         if "webhdfs" in order:
-            self.files = WebHdfs(order["webhdfs"], order["user"])
+            self.files = WebHdfs(order["webhdfs"], order["who"], order.get("ca_file"))
             self.root = order["base_path"].rstrip("/")
         elif "folder" in order:
             self.files = pyarrow.fs.LocalFileSystem()

@@ -19,6 +19,7 @@ use crate::{
     services::{
         download,
         hdfs::{Hdfs, Way, superuser},
+        hdfs_secure::HdfsSecure,
         process::{Ended, Process, Signal},
         s3::S3,
     },
@@ -42,6 +43,8 @@ pub enum Lake<'a> {
     Hdfs(&'a Hdfs, &'a str),
     /// The same of a cluster with two namenodes: only for reading at the end, through this REST interface.
     HdfsAt(&'a str, &'a str),
+    /// The same of a cluster with Kerberos, by HTTPS and with a token.
+    HdfsSecure(&'a HdfsSecure, &'a str),
 }
 
 /// A program that is not ours and reads Parquet.
@@ -160,7 +163,13 @@ impl Lake<'_> {
                 })
             }
             Lake::Hdfs(hdfs, folder) => Lake::HdfsAt(&hdfs.url(Way::Web), folder).to_json(),
-            Lake::HdfsAt(url, folder) => json!({"webhdfs": url, "user": superuser(), "base_path": folder}),
+            Lake::HdfsAt(url, folder) => {
+                json!({"webhdfs": url, "who": format!("user.name={}", superuser()), "base_path": folder})
+            }
+            Lake::HdfsSecure(hdfs, folder) => json!({
+                "webhdfs": hdfs.web_url(), "who": format!("delegation={}", hdfs.token()), "ca_file": hdfs.ca_file(),
+                "base_path": folder,
+            }),
         }
     }
 
@@ -178,7 +187,7 @@ impl Lake<'_> {
                 Ok(s3.list(prefix)?.into_iter().filter_map(strip).collect())
             }
             Lake::Hdfs(hdfs, folder) => Ok(hdfs.list(folder)?.into_iter().map(|(name, _)| name).collect()),
-            Lake::HdfsAt(url, _) => anyhow::bail!("nobody lists {url}"),
+            Lake::HdfsAt(..) | Lake::HdfsSecure(..) => anyhow::bail!("nobody lists this cluster"),
         }
     }
 
@@ -188,7 +197,7 @@ impl Lake<'_> {
             Lake::Local(folder) => fs::read(folder.join(name)).with_context(|| format!("cannot read {name}")),
             Lake::S3(s3, prefix) => s3.get(&format!("{prefix}/{name}")),
             Lake::Hdfs(hdfs, folder) => hdfs.read(&format!("{folder}/{name}")),
-            Lake::HdfsAt(url, _) => anyhow::bail!("nobody reads {name} at {url} one by one"),
+            Lake::HdfsAt(..) | Lake::HdfsSecure(..) => anyhow::bail!("nobody reads {name} of this cluster one by one"),
         }
     }
 
@@ -344,6 +353,14 @@ pub(crate) fn python(program: &str, order: &Value, log: &Path) -> anyhow::Result
     command.arg(repository().join("tests/python").join(program)).arg(order.to_string());
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("AWS_EC2_METADATA_DISABLED", "true");
     Process::start_with_input(program, command, log, Stdio::null())
+}
+
+/// Has a Python program do what it is told, to its end; what it said.
+pub fn run_python(program: &str, order: &Value, scratch: &Path) -> anyhow::Result<String> {
+    let mut process = python(program, order, &scratch.join(format!("{program}.log")))?;
+    let ended = process.wait(READ_LIMIT)?;
+    ensure!(ended == Ended::Code(0), "{program} failed\n{}", process.log_tail());
+    Ok(process.log())
 }
 
 /// Whether readers of the lake take it for data.

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use super::{BAD_CONFIGURATION, ConfigArguments, DONE, FAILED, answer, run, tell};
 use crate::{
-    commit::ledger::audit::{self, PartitionReport, RecordReport, Report, Verified},
-    config::PipelineConfig,
+    commit::ledger::audit::{self, Offsets, PartitionReport, RecordReport, Report, Verified},
+    config::{PipelineConfig, SourceKind},
     error::PipelineError,
     store::Store,
     telemetry::metrics::Metrics,
@@ -106,7 +106,11 @@ async fn show(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, 
 
 /// Prints what does not agree.
 async fn verify(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, PipelineError> {
-    let Verified { findings, notes } = audit::verify(store).await?;
+    let offsets = match config.source.kind {
+        SourceKind::Redis(_) => Offsets::Sparse,
+        SourceKind::Kafka(_) | SourceKind::File(_) => Offsets::Dense,
+    };
+    let Verified { findings, notes } = audit::verify(store, offsets).await?;
     if json {
         answer(&serde_json::json!({"pipeline": &*config.name, "findings": findings, "notes": notes}).to_string());
         return Ok(if findings.is_empty() { DONE } else { FAILED });

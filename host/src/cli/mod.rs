@@ -17,6 +17,7 @@ mod compact;
 mod demo;
 mod ledger;
 mod run;
+mod schema;
 mod validate;
 pub mod webshop;
 
@@ -54,6 +55,9 @@ enum Command {
     /// Look at what is committed.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Find out what records look like.
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
     /// Merge small files, once.
     Compact(compact::CompactArguments),
     /// Show the main job at work: an embedded Kafka, both example plugins, Parquet files in a folder.
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run::run(&run),
         Some(Command::Validate(validate)) => validate::run(&validate),
         Some(Command::Ledger(command)) => ledger::main(&command),
+        Some(Command::Schema(command)) => schema::main(&command),
         Some(Command::Compact(arguments)) => compact::main(&arguments),
         Some(Command::Demo(demo)) => demo::main(demo),
     };

@@ -39,8 +39,8 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
     let tenant = top.text("tenant").unwrap_or_else(|| "default".to_owned());
     check_name(top, "tenant", &tenant, true);
     let pipeline = top.section("pipeline");
-    let (mut source, format) = source::read(top.section("source"), &pipeline, folder);
-    let decode = decode::read(top.section("schema"), format);
+    let (mut source, values) = source::read(top.section("source"), &pipeline, folder);
+    let decode = decode::read(top.section("schema"), values);
     let plugins: Vec<_> = top
         .sections("plugins")
         .into_iter()

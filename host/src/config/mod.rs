@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 mod check;
 mod environment;
 pub mod fault;
+mod hints;
 pub mod load;
 mod node;
 mod print;
@@ -29,6 +30,8 @@ mod value;
 mod variables;
 mod yaml;
 
+pub use hints::{BinaryEncoding, JsonHints, json_pointer};
+pub use print::schema_yaml;
 pub use redis::{RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls};
 pub use secret::Secret;
 
@@ -132,6 +135,10 @@ pub struct FileConfig {
 pub struct DecodeConfig {
     /// How values are encoded.
     pub format: ValueFormat,
+    /// The way from a JSON record to the part of it that becomes rows; empty for the whole.
+    pub payload_pointer: Vec<String>,
+    /// What to do with a record without a value.
+    pub on_tombstone: OnTombstone,
     /// `None`: inferred from the first records.
     pub declared_schema: Option<Arc<Schema>>,
     /// What to do with a JSON field that the schema lacks.
@@ -145,10 +152,23 @@ pub struct DecodeConfig {
 /// How values are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueFormat {
-    /// One JSON object a record.
+    /// One JSON object a record, or a list of objects.
     Json,
+    /// One Arrow IPC stream or file a record, with any number of rows.
+    ArrowIpc,
     /// The envelope goes on as it is, for a decoder plugin.
     Raw,
+}
+
+/// What to do with a record without a value: a tombstone of a compacted topic, or a delete in an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTombstone {
+    /// It is passed over, and counted.
+    Skip,
+    /// It becomes a row of nulls, with the metadata columns.
+    NullRow,
+    /// It is refused.
+    Reject,
 }
 
 /// What to do with a JSON field that the schema lacks.

@@ -4,16 +4,18 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use arrow_schema::Field;
+use arrow_schema::{Field, FieldRef, Schema};
 use serde_json::{Map, Value, json};
 
 use super::{
     AzureConfig, AzureCredentials, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
-    ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, LogFormat, MergeConfig, MergePeriod,
-    MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTypeChange, ParquetConfig, PartitionColumn,
+    ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, LogFormat, MergeConfig, MergePeriod,
+    MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone, OnTypeChange, ParquetConfig, PartitionColumn,
     PartitionTransform, PipelineConfig, PluginConfig, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart,
     RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig,
-    ValueFormat, properties::is_secret, schema::type_text,
+    ValueFormat,
+    properties::is_secret,
+    schema::{parse_type, type_text},
 };
 
 /// What stands in the place of a secret.
@@ -49,7 +51,7 @@ fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
     let plugins: Vec<_> = plugins.iter().map(|one| plugin(one)).collect();
     let sections = [
         ("tenant", json!(**tenant)),
-        ("source", source(from, decode.format)),
+        ("source", source(from, decode)),
         ("schema", schema(decode)),
         ("plugins", json!(plugins)),
         ("sink", sink(to)),
@@ -60,7 +62,7 @@ fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
 }
 
 /// The source.
-fn source(config: &SourceConfig, format: ValueFormat) -> Value {
+fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
     let SourceConfig { kind, batch_rows_max, batch_timeout } = config;
     let mut value = match kind {
         SourceKind::Kafka(kafka) => {
@@ -80,11 +82,25 @@ fn source(config: &SourceConfig, format: ValueFormat) -> Value {
         SourceKind::File(file) => json!({"type": "file", "paths": file.paths}),
         SourceKind::Redis(config) => redis(config),
     };
-    let format = match format {
+    let format = match decode.format {
         ValueFormat::Json => "json",
+        ValueFormat::ArrowIpc => "arrow_ipc",
         ValueFormat::Raw => "raw",
     };
     set(&mut value, "value_format", json!(format));
+    if decode.format == ValueFormat::Json {
+        let step = |step: &String| format!("/{}", step.replace('~', "~0").replace('/', "~1"));
+        let pointer: String = decode.payload_pointer.iter().map(step).collect();
+        set(&mut value, "payload_pointer", json!(Some(pointer).filter(|pointer| !pointer.is_empty())));
+    }
+    if decode.format != ValueFormat::Raw {
+        let on_tombstone = match decode.on_tombstone {
+            OnTombstone::Skip => "skip",
+            OnTombstone::NullRow => "null_row",
+            OnTombstone::Reject => "reject",
+        };
+        set(&mut value, "on_tombstone", json!(on_tombstone));
+    }
     set(&mut value, "batch_size", json!(batch_rows_max));
     set(&mut value, "batch_timeout", duration(*batch_timeout));
     value
@@ -173,7 +189,7 @@ fn redis_tls(config: Option<&RedisTls>) -> Value {
 
 /// The schema and what happens when records differ from it.
 fn schema(config: &DecodeConfig) -> Value {
-    let DecodeConfig { format: _, declared_schema, on_new_field, on_type_change, metadata_columns } = config;
+    let DecodeConfig { declared_schema, on_new_field, on_type_change, metadata_columns, .. } = config;
     let mut value = json!({"mode": if declared_schema.is_some() { "declared" } else { "infer" }});
     if let Some(schema) = declared_schema {
         set(&mut value, "fields", schema.fields().iter().map(|one| field(one)).collect());
@@ -204,10 +220,34 @@ fn schema(config: &DecodeConfig) -> Value {
     value
 }
 
+/// A schema as a `schema:` block that declares it. Fields of types that cannot be declared are comments in it.
+#[must_use]
+pub fn schema_yaml(schema: &Schema) -> String {
+    let can_be_declared = |field: &&FieldRef| {
+        let (text, fields) = type_text(field.data_type());
+        parse_type(&text, fields.cloned()).is_ok_and(|parsed| parsed == *field.data_type())
+    };
+    let (declared, others): (Vec<_>, Vec<_>) = schema.fields().iter().partition(can_be_declared);
+    let mut block = json!({"mode": "declared"});
+    set(&mut block, "fields", declared.iter().map(|one| field(one)).collect());
+    let mut text = String::new();
+    write(&mut text, &json!({"schema": block}), 0);
+    for field in others {
+        let _ = writeln!(text, "    # {:?} of type {} cannot be declared", field.name(), field.data_type());
+    }
+    text
+}
+
 /// A declared field with those in it.
 fn field(config: &Field) -> Value {
     let (text, fields) = type_text(config.data_type());
     let mut value = json!({"name": config.name(), "type": text, "nullable": config.is_nullable()});
+    let (encoding, epoch) = JsonHints::of(config).names();
+    for (key, name) in [("encoding", encoding), ("epoch", epoch)] {
+        if let Some(name) = name {
+            set(&mut value, key, json!(name));
+        }
+    }
     if let Some(fields) = fields {
         set(&mut value, "fields", fields.iter().map(|one| field(one)).collect());
     }

@@ -1,11 +1,11 @@
-//! Types of declared fields: `int64`, `timestamp[ms, UTC]`, `decimal(10,2)`, `list<string>`,
+//! Types of declared fields: `int64`, `timestamp[ms, UTC]`, `time[us]`, `decimal(10,2)`, `list<string>`,
 //! `struct<a: int32, b: string>`, `map<string, int64>`; a `struct` without `<...>` takes its fields from the YAML key `fields`.
 
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
 
-use super::fault::hint_or_stop;
+use super::{JsonHints, fault::hint_or_stop};
 
 /// Deepest nesting of types.
 pub(super) const DEPTH_MAX: usize = 16;
@@ -34,7 +34,7 @@ const SIMPLE: [(&str, DataType); 19] = [
 ];
 
 /// Types that have parts.
-const COMPOUND: [&str; 5] = ["timestamp", "decimal", "list", "struct", "map"];
+const COMPOUND: [&str; 6] = ["timestamp", "time", "decimal", "list", "struct", "map"];
 
 /// The type that a text names; `fields` are those of a `struct` without `<...>` in it.
 pub(super) fn parse_type(text: &str, fields: Option<Fields>) -> Result<DataType, String> {
@@ -60,13 +60,9 @@ pub(super) fn parse_type(text: &str, fields: Option<Fields>) -> Result<DataType,
 /// The text of a type as [`parse_type`] takes it, and the fields of the `struct` in it.
 pub(super) fn type_text(data_type: &DataType) -> (String, Option<&Fields>) {
     match data_type {
+        DataType::Time32(unit) | DataType::Time64(unit) => (format!("time[{}]", unit_text(*unit)), None),
         DataType::Timestamp(unit, zone) => {
-            let unit = match unit {
-                TimeUnit::Second => "s",
-                TimeUnit::Millisecond => "ms",
-                TimeUnit::Microsecond => "us",
-                TimeUnit::Nanosecond => "ns",
-            };
+            let unit = unit_text(*unit);
             let zone = zone.as_ref().map(|zone| format!(", {zone}")).unwrap_or_default();
             (format!("timestamp[{unit}{zone}]"), None)
         }
@@ -90,6 +86,11 @@ pub(super) fn type_text(data_type: &DataType) -> (String, Option<&Fields>) {
     }
 }
 
+/// The name of a unit.
+fn unit_text(unit: TimeUnit) -> &'static str {
+    JsonHints::UNITS.iter().find(|(_, known)| *known == unit).map_or("us", |(name, _)| name)
+}
+
 /// What is left to read.
 struct Parser<'a> {
     /// The text behind what was read.
@@ -111,6 +112,7 @@ impl<'a> Parser<'a> {
         let word = self.word().to_ascii_lowercase();
         let parsed = match word.as_str() {
             "timestamp" => self.timestamp()?,
+            "time" => self.time()?,
             "decimal" => self.decimal()?,
             "list" => {
                 self.expect('<')?;
@@ -137,18 +139,7 @@ impl<'a> Parser<'a> {
         if !self.begins_with('[') {
             return Ok(DataType::Timestamp(TimeUnit::Microsecond, None));
         }
-        self.expect('[')?;
-        let before = self.rest;
-        let unit = match self.word() {
-            "s" => TimeUnit::Second,
-            "ms" => TimeUnit::Millisecond,
-            "us" => TimeUnit::Microsecond,
-            "ns" => TimeUnit::Nanosecond,
-            _ => {
-                self.rest = before;
-                return Err("expected the unit s, ms, us or ns".to_owned());
-            }
-        };
+        let unit = self.unit("expected the unit s, ms, us or ns")?;
         if !self.begins_with(',') {
             self.expect(']')?;
             return Ok(DataType::Timestamp(unit, None));
@@ -160,6 +151,37 @@ impl<'a> Parser<'a> {
         }
         self.rest = rest;
         Ok(DataType::Timestamp(unit, Some("UTC".into())))
+    }
+
+    /// `[unit]`; microseconds where there is nothing.
+    fn time(&mut self) -> Result<DataType, String> {
+        if !self.begins_with('[') {
+            return Ok(DataType::Time64(TimeUnit::Microsecond));
+        }
+        let before = self.rest;
+        let wrong = "expected the unit ms, us or ns";
+        let unit = self.unit(wrong)?;
+        self.expect(']')?;
+        match unit {
+            TimeUnit::Second => {
+                self.rest = before;
+                Err(wrong.to_owned())
+            }
+            TimeUnit::Millisecond => Ok(DataType::Time32(unit)),
+            unit => Ok(DataType::Time64(unit)),
+        }
+    }
+
+    /// `[` and a unit.
+    fn unit(&mut self, wrong: &str) -> Result<TimeUnit, String> {
+        self.expect('[')?;
+        let before = self.rest;
+        let word = self.word();
+        let unit = JsonHints::UNITS.iter().find(|(name, _)| *name == word).map(|(_, unit)| *unit);
+        unit.ok_or_else(|| {
+            self.rest = before;
+            wrong.to_owned()
+        })
     }
 
     /// `(precision, scale)`.
@@ -262,7 +284,7 @@ fn unknown(word: &str) -> String {
         "long" | "bigint" => Some("int64"),
         "text" | "varchar" | "str" => Some("string"),
         "bytes" => Some("binary"),
-        "datetime" | "time" => Some("timestamp[us, UTC]"),
+        "datetime" => Some("timestamp[us, UTC]"),
         "array" => Some("list<T>"),
         "object" | "record" => Some("struct<name: T, ...>"),
         "number" => Some("float64 or int64"),
@@ -274,7 +296,7 @@ fn unknown(word: &str) -> String {
     };
     format!(
         "{word:?} is no type{hint} There are bool, int8 to int64, uint8 to uint64, float32, float64, string, binary, date, \
-         timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, map<string, T>"
+         time[us], timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, map<string, T>"
     )
 }
 
@@ -295,6 +317,8 @@ mod tests {
         assert_eq!(show(" String ").unwrap(), "Utf8");
         assert_eq!(show("timestamp[ms, UTC]").unwrap(), "Timestamp(ms, \"UTC\")");
         assert_eq!(show("timestamp").unwrap(), "Timestamp(µs)");
+        assert_eq!(show("time").unwrap(), "Time64(µs)");
+        assert_eq!(show("time[ms]").unwrap(), "Time32(ms)");
         assert_eq!(show("decimal(10, 2)").unwrap(), "Decimal128(10, 2)");
         assert_eq!(show("decimal(10)").unwrap(), "Decimal128(10, 0)");
         assert_eq!(
@@ -311,8 +335,8 @@ mod tests {
         assert_eq!(
             fault("list<strin>"),
             "\"strin\" is no type; did you mean string? There are bool, int8 to int64, uint8 to uint64, float32, float64, \
-             string, binary, date, timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, map<string, T>, \
-             at character 6 of \"list<strin>\""
+             string, binary, date, time[us], timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, \
+             map<string, T>, at character 6 of \"list<strin>\""
         );
         assert!(fault("integer").starts_with("\"integer\" is no type; did you mean int32 or int64? There are bool"));
         assert!(fault("").starts_with("\"\" is no type. There are bool"));
@@ -323,6 +347,7 @@ mod tests {
             fault("timestamp[ms, Europe/Berlin]"),
             "times are stored in UTC: expected UTC, or no zone, at character 15 of \"timestamp[ms, Europe/Berlin]\""
         );
+        assert_eq!(fault("time[s]"), "expected the unit ms, us or ns, at character 5 of \"time[s]\"");
         let decimal = "expected decimal(precision, scale) with a precision from 1 to 38 and a scale up to it";
         for text in ["decimal(39,2)", "decimal(5,6)", "decimal(5,-1)", "decimal()", "decimal(0)"] {
             assert_eq!(fault(text), format!("{decimal}, at character 9 of {text:?}"));

@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, ListArray, MapArray,
-    PrimitiveArray, StringArray, StructArray,
+    PrimitiveArray, StringArray, StructArray, new_null_array,
     types::{
-        ArrowPrimitiveType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
-        TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-        UInt64Type,
+        ArrowPrimitiveType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType,
+        Time64MicrosecondType, Time64NanosecondType, TimestampMicrosecondType, TimestampMillisecondType,
+        TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, TimeUnit};
 
-use super::record::Fields;
-use crate::config::OnNewField;
+use super::{object::Fields, shape::plain_type};
+use crate::config::{BinaryEncoding, JsonHints, OnNewField};
 
 /// Where a column's type comes from, which decides what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +70,12 @@ pub(super) enum Values {
     Float32(Vec<f32>),
     /// Text: where each value ends, and all of them; whether other scalars are taken as their JSON text.
     Text(Vec<i32>, Vec<u8>, bool),
-    /// Bytes, written as base64 in JSON.
-    Binary(Vec<i32>, Vec<u8>),
-    /// Times in a unit.
-    Timestamp(Vec<i64>, TimeUnit),
+    /// Bytes, and how they are written in JSON.
+    Binary(Vec<i32>, Vec<u8>, BinaryEncoding),
+    /// Times in a unit, and the unit of integers in JSON.
+    Timestamp(Vec<i64>, TimeUnit, TimeUnit),
+    /// Times of day in a unit.
+    Time(Vec<i64>, TimeUnit),
     /// Days since 1970.
     Date(Vec<i32>),
     /// Decimals of a precision and scale.
@@ -84,12 +86,20 @@ pub(super) enum Values {
     Struct(Box<Fields>),
     /// Where each map ends, the keys and the values.
     Map(Vec<i32>, Box<Column>, Box<Column>),
+    /// A type that JSON cannot fill, which typed rows brought: nothing but null.
+    Foreign,
 }
 
 impl Column {
     /// An empty column; an error for a type that JSON cannot fill.
     pub(super) fn new(field: &FieldRef, rules: Rules, on_new_field: OnNewField) -> Result<Self, ArrowError> {
-        let child = |field: &FieldRef| Self::new(field, rules, on_new_field).map(Box::new);
+        Self::below(field, rules, on_new_field, JsonHints::default())
+    }
+
+    /// The same inside a list or a map whose field has these hints.
+    fn below(field: &FieldRef, rules: Rules, on_new_field: OnNewField, hints: JsonHints) -> Result<Self, ArrowError> {
+        let hints = JsonHints::of(field).or(hints);
+        let child = |field: &FieldRef| Self::below(field, rules, on_new_field, hints).map(Box::new);
         let values = match field.data_type() {
             DataType::Boolean => Values::Bool(Vec::new()),
             DataType::Int8 => Values::Int(Vec::new(), i8::MIN.into(), i8::MAX.into()),
@@ -105,8 +115,12 @@ impl Column {
             DataType::Utf8 => {
                 Values::Text(Vec::new(), Vec::new(), matches!(rules, Rules::Inferred { scalars_as_text: true }))
             }
-            DataType::Binary => Values::Binary(Vec::new(), Vec::new()),
-            DataType::Timestamp(unit, _) => Values::Timestamp(Vec::new(), *unit),
+            DataType::Binary => Values::Binary(Vec::new(), Vec::new(), hints.encoding.unwrap_or_default()),
+            DataType::Timestamp(unit, _) => Values::Timestamp(Vec::new(), *unit, hints.epoch.unwrap_or(*unit)),
+            DataType::Time32(unit @ TimeUnit::Millisecond)
+            | DataType::Time64(unit @ (TimeUnit::Microsecond | TimeUnit::Nanosecond)) => {
+                Values::Time(Vec::new(), *unit)
+            }
             DataType::Date32 => Values::Date(Vec::new()),
             DataType::Decimal128(precision, scale) => Values::Decimal(Vec::new(), *precision, *scale),
             DataType::List(element) => Values::List(Vec::new(), child(element)?),
@@ -123,12 +137,15 @@ impl Column {
                         _ => return Err(unsupported(field)),
                     }
                 }
+                _ if rules != Rules::Declared => Values::Foreign,
                 _ => return Err(unsupported(field)),
             },
+            _ if rules != Rules::Declared => Values::Foreign,
             _ => return Err(unsupported(field)),
         };
         let is_inferred = rules != Rules::Declared;
-        Ok(Self { field: Arc::clone(field), is_inferred, validity: Vec::new(), values })
+        let field = Arc::new(Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()));
+        Ok(Self { field, is_inferred, validity: Vec::new(), values })
     }
 
     /// Number of rows.
@@ -141,15 +158,16 @@ impl Column {
         self.validity.push(false);
         match &mut self.values {
             Values::Bool(values) => values.push(false),
-            Values::Int(values, ..) | Values::Timestamp(values, _) => values.push(0),
+            Values::Int(values, ..) | Values::Timestamp(values, ..) | Values::Time(values, _) => values.push(0),
             Values::UInt64(values) => values.push(0),
             Values::Float64(values) => values.push(0.0),
             Values::Float32(values) => values.push(0.0),
-            Values::Text(ends, data, _) | Values::Binary(ends, data) => ends.push(end_of(data.len())),
+            Values::Text(ends, data, _) | Values::Binary(ends, data, _) => ends.push(end_of(data.len())),
             Values::Date(values) => values.push(0),
             Values::Decimal(values, ..) => values.push(0),
             Values::List(ends, child) | Values::Map(ends, child, _) => ends.push(end_of(child.len())),
             Values::Struct(fields) => fields.push_nulls(),
+            Values::Foreign => {}
         }
     }
 
@@ -158,11 +176,11 @@ impl Column {
         self.validity.truncate(len);
         match &mut self.values {
             Values::Bool(values) => values.truncate(len),
-            Values::Int(values, ..) | Values::Timestamp(values, _) => values.truncate(len),
+            Values::Int(values, ..) | Values::Timestamp(values, ..) | Values::Time(values, _) => values.truncate(len),
             Values::UInt64(values) => values.truncate(len),
             Values::Float64(values) => values.truncate(len),
             Values::Float32(values) => values.truncate(len),
-            Values::Text(ends, data, _) | Values::Binary(ends, data) => {
+            Values::Text(ends, data, _) | Values::Binary(ends, data, _) => {
                 ends.truncate(len);
                 data.truncate(last_end(ends));
             }
@@ -178,6 +196,7 @@ impl Column {
                 values.truncate(last_end(ends));
             }
             Values::Struct(fields) => fields.truncate(len),
+            Values::Foreign => {}
         }
     }
 
@@ -200,10 +219,11 @@ impl Column {
             Values::Text(ends, data, _) => {
                 Arc::new(StringArray::try_new(offsets(ends), Buffer::from_vec(taken(data)), nulls)?)
             }
-            Values::Binary(ends, data) => {
+            Values::Binary(ends, data, _) => {
                 Arc::new(BinaryArray::try_new(offsets(ends), Buffer::from_vec(taken(data)), nulls)?)
             }
-            Values::Timestamp(values, unit) => timestamps(taken(values), nulls, *unit, &data_type)?,
+            Values::Timestamp(values, unit, _) => timestamps(taken(values), nulls, *unit, &data_type)?,
+            Values::Time(values, unit) => times(taken(values), nulls, *unit)?,
             Values::Date(values) => Arc::new(PrimitiveArray::<Date32Type>::try_new(taken(values).into(), nulls)?),
             Values::Decimal(values, precision, scale) => Arc::new(
                 Decimal128Array::try_new(taken(values).into(), nulls)?.with_precision_and_scale(*precision, *scale)?,
@@ -217,6 +237,7 @@ impl Column {
                 Arc::new(StructArray::try_new_with_length(children, arrays, nulls, len)?)
             }
             Values::Map(ends, keys, values) => map(&data_type, ends, keys, values, nulls)?,
+            Values::Foreign => new_null_array(&data_type, len),
         })
     }
 }
@@ -293,6 +314,18 @@ fn timestamps(
         }
         TimeUnit::Nanosecond => {
             Arc::new(PrimitiveArray::<TimestampNanosecondType>::try_new(values, nulls)?.with_timezone_opt(zone))
+        }
+    })
+}
+
+/// Times of day of a unit; each was checked to lie within a day.
+fn times(values: Vec<i64>, nulls: Option<NullBuffer>, unit: TimeUnit) -> Result<ArrayRef, ArrowError> {
+    Ok(match unit {
+        TimeUnit::Nanosecond => Arc::new(PrimitiveArray::<Time64NanosecondType>::try_new(values.into(), nulls)?),
+        TimeUnit::Microsecond => Arc::new(PrimitiveArray::<Time64MicrosecondType>::try_new(values.into(), nulls)?),
+        _ => {
+            let values: Vec<i32> = values.iter().map(|value| i32::try_from(*value).unwrap_or_default()).collect();
+            Arc::new(PrimitiveArray::<Time32MillisecondType>::try_new(values.into(), nulls)?)
         }
     })
 }

@@ -4,9 +4,11 @@
 //! from the record's own text ([`explain`]), so that good records pay nothing and the message shows the value as it was
 //! written.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use sonic_rs::PointerNode;
+
+use crate::batch::{Rejection, Stage};
 
 /// Most characters of a value or a name in a message.
 const EXCERPT_CHARS: usize = 80;
@@ -18,6 +20,34 @@ pub(super) struct Fault {
     pub(super) code: &'static str,
     /// For people.
     pub(super) message: String,
+}
+
+impl Fault {
+    /// The same fault, one step further inside.
+    pub(super) fn at(self, name: &str) -> Self {
+        Self { code: self.code, message: format!("{}: {}", excerpt(name), self.message) }
+    }
+}
+
+/// Refused records by their reasons, in the order in which each was first met.
+pub(super) fn rejections(refused: Vec<(u32, Fault)>) -> Vec<Rejection> {
+    let mut positions: HashMap<Fault, usize> = HashMap::new();
+    let mut rejections: Vec<Rejection> = Vec::new();
+    for (number, fault) in refused {
+        if let Some(known) = positions.get(&fault).and_then(|position| rejections.get_mut(*position)) {
+            known.rows.push(number);
+            continue;
+        }
+        rejections.push(Rejection {
+            rows: vec![number],
+            stage: Stage::Decode,
+            plugin: None,
+            code: fault.code.to_owned(),
+            message: fault.message.clone(),
+        });
+        positions.insert(fault, rejections.len() - 1);
+    }
+    rejections
 }
 
 /// What is noted while the parser runs.

@@ -5,11 +5,13 @@
 
 use std::{collections::HashMap, fmt};
 
+use arrow_schema::DataType;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
     fault::{Cause, Fault, Step, excerpt, explain, is_integer},
     merge::Policy,
+    pointer::PointerSeed,
     text,
     timestamp::parse_timestamp,
 };
@@ -35,6 +37,8 @@ pub(super) enum Seen {
     List(Box<Self>),
     /// Objects of such fields.
     Object(SeenFields),
+    /// A column of a type that JSON does not have, which typed rows brought: it stays as it is.
+    Typed(DataType),
 }
 
 impl Seen {
@@ -106,15 +110,31 @@ impl SeenFields {
     }
 }
 
-/// What a record tells, or why no schema can hold it. Fields that `is_left_out` names are not looked at.
-pub(super) fn infer(value: &[u8], policy: Policy, is_left_out: &dyn Fn(&str) -> bool) -> Result<SeenFields, Fault> {
+/// What a record tells, or why no schema can hold it: of a list of objects what all of them tell. Fields that
+/// `is_left_out` names are not looked at; `payload` leads to the part of the record that is.
+pub(super) fn infer(
+    value: &[u8],
+    policy: Policy,
+    payload: &[String],
+    is_left_out: &dyn Fn(&str) -> bool,
+) -> Result<SeenFields, Fault> {
     let record = text::check(value)?;
     let mut notes = Notes { policy, is_left_out, cause: None, path: Vec::new() };
     let mut parser = sonic_rs::Deserializer::from_str(record);
-    let seen = InferSeed { notes: &mut notes, level: 0 }.deserialize(&mut parser);
-    match (seen.and_then(|seen| parser.end().map(|()| seen)), notes.cause) {
-        (Ok(Seen::Object(fields)), _) => Ok(fields),
-        (_, Some(cause)) => Err(explain(record, cause, notes.path)),
+    let then = InferSeed { notes: &mut notes, level: 0 };
+    let seen = PointerSeed { steps: payload, then, twice: &mut None }.deserialize(&mut parser);
+    let seen = seen.and_then(|seen| parser.end().map(|()| seen));
+    match (seen, notes.cause) {
+        (Ok(Some(Seen::Object(fields))), _) => Ok(fields),
+        (Ok(Some(Seen::List(element))), _) if matches!(*element, Seen::Object(_) | Seen::Nothing) => match *element {
+            Seen::Object(fields) => Ok(fields),
+            _ => Ok(SeenFields::default()),
+        },
+        (_, Some(cause)) => {
+            let mut path = notes.path;
+            path.extend(payload.iter().rev().cloned().map(Step::Field));
+            Err(explain(record, cause, path))
+        }
         // What is not JSON, or not an object, is refused in better words where it is decoded.
         _ => Err(Fault { code: "bad-json", message: "not a JSON object".to_owned() }),
     }
@@ -219,8 +239,10 @@ impl<'de> Visitor<'de> for InferSeed<'_, '_> {
         let Self { notes, level } = self;
         check_level(notes, level)?;
         let mut element = Seen::Nothing;
+        // The objects of a list that is a record are rows.
+        let inside = if level == 0 { 0 } else { level + 1 };
         for position in 0.. {
-            let fault = match list.next_element_seed(InferSeed { notes: &mut *notes, level: level + 1 }) {
+            let fault = match list.next_element_seed(InferSeed { notes: &mut *notes, level: inside }) {
                 Ok(Some(seen)) => match element.check(&seen, notes.policy) {
                     Ok(()) => {
                         element.absorb(seen, notes.policy);

@@ -1,118 +1,113 @@
 //! A batch of JSON records into rows: record by record, each refused alone, and twice where the schema has to grow first.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use arrow_array::{Array, RecordBatch, UInt32Array};
-use arrow_schema::{ArrowError, Field, Fields as ArrowFields, Schema, SchemaRef};
+use arrow_schema::{ArrowError, SchemaRef};
 
 use super::{
     Decoded,
     column::Rules,
-    fault::Fault,
+    fault::{Fault, rejections},
     infer::{SeenFields, infer},
     merge::{FIELDS_MAX, Policy},
-    metadata,
-    record::{Fields, Reading, read_record},
+    object::Fields,
+    record::{Payload, Reading, read_record},
+    shape::Shape,
+    tombstone::{self, Tombstone},
 };
 use crate::{
-    batch::{DecodedBatch, Envelope, Origin, Rejection, Stage},
-    config::{DecodeConfig, OnNewField, OnTypeChange},
+    batch::{DecodedBatch, Envelope, Origin},
+    config::OnTypeChange,
     error::PipelineError,
 };
 
 /// Decodes JSON records of one dataset.
 #[derive(Debug)]
 pub(super) struct JsonDecoder {
-    /// What the user asked for.
-    config: DecodeConfig,
-    /// Names of the metadata columns.
-    reserved: Vec<String>,
-    /// Fields whose types come from the configuration.
-    declared: ArrowFields,
-    /// Fields whose types come from the records, in the order in which they were first seen.
-    inferred: ArrowFields,
-    /// Both, and the metadata columns; `None` until the first type is inferred.
-    schema: Option<SchemaRef>,
     /// Columns under construction; empty between batches.
     columns: Fields,
-    /// Whether it was said that a field gives way to a metadata column.
-    told_of_reserved: bool,
+    /// The schema that they are made for.
+    made_for: Option<SchemaRef>,
 }
 
 /// One pass over a batch.
 #[derive(Default)]
 struct Pass {
-    /// Numbers of the records that became rows.
+    /// For each row the number of its record.
     kept: Vec<u32>,
+    /// How many records had no value, and were passed over for that.
+    skipped: u64,
     /// Numbers and faults of those that did not.
     refused: Vec<(u32, Fault)>,
     /// Numbers of the refused records that a wider schema might hold.
     wants_wider_schema: Vec<u32>,
 }
 
+/// What came of one record.
+enum Outcome {
+    /// So many rows.
+    Rows(usize),
+    /// Nothing, as asked for.
+    Skipped,
+    /// A refusal.
+    Refused(Fault),
+}
+
 impl JsonDecoder {
-    /// Fails when the declared schema has a type that cannot be filled, or a name that is ours.
-    pub(super) fn new(config: &DecodeConfig) -> Result<Self, PipelineError> {
-        let metadata = metadata::fields(&config.metadata_columns);
-        let declared = config.declared_schema.as_ref().map(|schema| schema.fields().clone()).unwrap_or_default();
-        if let Some(clash) = metadata.iter().find(|field| declared.find(field.name()).is_some()) {
-            return Err(PipelineError::stop(format!(
-                "schema: the field {:?} has the name of a metadata column; rename it or leave schema.metadata_columns out",
-                clash.name()
-            )));
-        }
-        let mut decoder = Self {
-            config: config.clone(),
-            reserved: metadata.iter().map(|field| field.name().clone()).collect(),
-            declared,
-            inferred: ArrowFields::empty(),
-            schema: None,
-            columns: Fields::empty(),
-            told_of_reserved: false,
-        };
-        if !decoder.declared.is_empty() {
-            decoder
-                .set_inferred(ArrowFields::empty())
-                .map_err(|error| PipelineError::stop("schema.fields cannot be filled from JSON").because(error))?;
-        }
+    /// Fails when the declared schema has a type that cannot be filled.
+    pub(super) fn new(shape: &Shape) -> Result<Self, PipelineError> {
+        let mut decoder = Self { columns: Fields::empty(), made_for: None };
+        decoder
+            .make_columns(shape)
+            .map_err(|error| PipelineError::stop("schema.fields cannot be filled from JSON").because(error))?;
         Ok(decoder)
     }
 
-    /// The schema of the rows; `None` until it is inferred.
-    pub(super) fn schema(&self) -> Option<&SchemaRef> {
-        self.schema.as_ref()
-    }
-
     /// Decodes a batch.
-    pub(super) fn decode(&mut self, envelope: &Envelope) -> Decoded {
-        let mut pass = if self.schema.is_some() { self.pass(envelope) } else { everything(envelope) };
+    pub(super) fn decode(&mut self, shape: &mut Shape, envelope: &Envelope) -> Decoded {
+        // Typed rows may have changed the schema since; what was inferred can always be filled.
+        let _ = self.make_columns(shape);
+        let mut pass = if shape.schema.is_some() { self.pass(shape, envelope) } else { everything(envelope) };
         if !pass.wants_wider_schema.is_empty() {
-            let (has_grown, faults) = self.learn(envelope, &pass.wants_wider_schema);
-            if has_grown || self.schema.is_none() {
+            let (has_grown, faults) = self.learn(shape, envelope, &pass.wants_wider_schema);
+            if has_grown || shape.schema.is_none() {
                 self.columns.truncate(0);
-                pass = self.pass(envelope);
+                pass = self.pass(shape, envelope);
             }
             say_why_not_wider(&mut pass, faults);
         }
-        self.finish(envelope, pass)
+        self.finish(shape, envelope, pass)
+    }
+
+    /// Makes columns for a schema that is not that of the last batch.
+    fn make_columns(&mut self, shape: &Shape) -> Result<(), ArrowError> {
+        let Some(schema) = &shape.schema else { return Ok(()) };
+        if self.made_for.as_ref().is_some_and(|made_for| SchemaRef::ptr_eq(made_for, schema)) {
+            return Ok(());
+        }
+        let scalars_as_text = shape.config.on_type_change == OnTypeChange::String;
+        let inferred_rules = Rules::Inferred { scalars_as_text };
+        let rules = |name: &str| if shape.declared.find(name).is_some() { Rules::Declared } else { inferred_rules };
+        let mut columns = Fields::new(&shape.written_fields(), rules, shape.config.on_new_field)?;
+        columns.reserved.clone_from(&shape.reserved);
+        self.columns = columns;
+        self.made_for = Some(SchemaRef::clone(schema));
+        Ok(())
     }
 
     /// Reads every record into the columns.
-    fn pass(&mut self, envelope: &Envelope) -> Pass {
+    fn pass(&mut self, shape: &mut Shape, envelope: &Envelope) -> Pass {
         let mut pass = Pass { kept: Vec::with_capacity(envelope.len()), ..Pass::default() };
         let mut has_reserved = false;
         for (number, value) in (0u32..).zip(envelope.values()) {
             let mut reading = Reading::default();
-            let fault = match value {
-                None => Some(Fault { code: "null-value", message: "the record has no value (a tombstone)".to_owned() }),
-                Some(value) => read_record(value, pass.kept.len(), &mut self.columns, &mut reading)
-                    .err()
-                    .or_else(|| self.no_schema()),
-            };
-            match fault {
-                None => pass.kept.push(number),
-                Some(fault) => {
-                    self.columns.truncate(pass.kept.len());
+            let first = pass.kept.len();
+            match self.read(shape, value, first, &mut reading) {
+                Outcome::Rows(rows) => pass.kept.extend(std::iter::repeat_n(number, rows)),
+                Outcome::Skipped => pass.skipped += 1,
+                Outcome::Refused(fault) => {
+                    self.columns.truncate(first);
                     pass.refused.push((number, fault));
                     if reading.wants_wider_schema {
                         pass.wants_wider_schema.push(number);
@@ -121,39 +116,60 @@ impl JsonDecoder {
             }
             has_reserved |= reading.has_reserved;
         }
-        if has_reserved && !self.told_of_reserved {
-            self.told_of_reserved = true;
-            tracing::warn!(columns = ?self.reserved, "records have fields named like metadata columns; these are left out");
+        if has_reserved {
+            shape.tell_of_reserved();
         }
         pass
     }
 
-    /// The fault of a sound record as long as no record had a field with a value.
-    fn no_schema(&self) -> Option<Fault> {
-        let message = "no field has a value, and there is no schema yet that tells what is missing";
-        self.schema.is_none().then(|| Fault { code: "no-fields", message: message.to_owned() })
+    /// Reads one record into the rows from `first` on.
+    fn read(&mut self, shape: &Shape, value: Option<&[u8]>, first: usize, reading: &mut Reading) -> Outcome {
+        let Some(value) = value else { return self.tombstone(shape) };
+        match read_record(value, first, &mut self.columns, reading, &shape.config.payload_pointer) {
+            Err(fault) => Outcome::Refused(fault),
+            Ok(()) if reading.payload == Payload::Null => self.tombstone(shape),
+            Ok(()) if reading.rows == 0 => Outcome::Rows(0),
+            Ok(()) => no_schema(shape).map_or(Outcome::Rows(reading.rows), Outcome::Refused),
+        }
+    }
+
+    /// What becomes of a record without a value.
+    fn tombstone(&mut self, shape: &Shape) -> Outcome {
+        match tombstone::judge(shape) {
+            Tombstone::Skip => Outcome::Skipped,
+            Tombstone::Refused(fault) => Outcome::Refused(fault),
+            Tombstone::Row(_) => {
+                if let Some(fault) = no_schema(shape) {
+                    return Outcome::Refused(fault);
+                }
+                if let Some(column) = self.columns.columns.iter().find(|column| !column.field.is_nullable()) {
+                    let message = "a tombstone would be null in a column that is not nullable".to_owned();
+                    return Outcome::Refused(Fault { code: "null-not-allowed", message }.at(column.field.name()));
+                }
+                self.columns.push_nulls();
+                Outcome::Rows(1)
+            }
+        }
     }
 
     /// Lets the inferred part of the schema grow so that these records fit. Whether it did, and which records no schema
     /// can hold.
-    fn learn(&mut self, envelope: &Envelope, records: &[u32]) -> (bool, HashMap<u32, Fault>) {
-        let policy = Policy {
-            on_type_change: self.config.on_type_change,
-            may_grow: self.schema.is_none() || self.config.on_new_field == OnNewField::Add,
-        };
+    fn learn(&mut self, shape: &mut Shape, envelope: &Envelope, records: &[u32]) -> (bool, HashMap<u32, Fault>) {
+        let policy = Policy { on_type_change: shape.config.on_type_change, may_grow: shape.may_grow() };
         let is_left_out =
-            |name: &str| self.reserved.iter().any(|known| known == name) || self.declared.find(name).is_some();
+            |name: &str| shape.reserved.iter().any(|known| known == name) || shape.declared.find(name).is_some();
         let values = envelope.values();
         let mut faults = HashMap::new();
-        let mut seen = SeenFields::settled(&self.inferred);
+        let mut seen = SeenFields::settled(&shape.inferred);
         for number in records {
             let row = *number as usize;
             if values.is_null(row) {
                 continue;
             }
-            let taken = infer(values.value(row), policy, &is_left_out).and_then(|record| {
+            let record = infer(values.value(row), policy, &shape.config.payload_pointer, &is_left_out);
+            let taken = record.and_then(|record| {
                 seen.check(&record, policy)?;
-                if policy.may_grow && self.declared.len() + seen.count_with(&record) > FIELDS_MAX {
+                if policy.may_grow && shape.declared.len() + seen.count_with(&record) > FIELDS_MAX {
                     let message = format!("its new fields would be more than {FIELDS_MAX} in the schema");
                     return Err(Fault { code: "too-many-fields", message });
                 }
@@ -165,35 +181,20 @@ impl JsonDecoder {
             }
         }
         let wider = seen.to_arrow();
-        if wider == self.inferred {
+        if wider == shape.inferred {
             return (false, faults);
         }
-        tracing::info!(fields = wider.len(), was = self.inferred.len(), "the inferred schema changes");
+        tracing::info!(fields = wider.len(), was = shape.inferred.len(), "the inferred schema changes");
+        shape.set_inferred(wider);
         // A type that was inferred can be filled.
-        (self.set_inferred(wider).is_ok(), faults)
-    }
-
-    /// From now on rows have the declared fields, these, and the metadata columns.
-    fn set_inferred(&mut self, inferred: ArrowFields) -> Result<(), ArrowError> {
-        let from_json: ArrowFields = self.declared.iter().chain(&inferred).cloned().collect();
-        let scalars_as_text = self.config.on_type_change == OnTypeChange::String;
-        let inferred_rules = Rules::Inferred { scalars_as_text };
-        let rules = |name: &str| if self.declared.find(name).is_some() { Rules::Declared } else { inferred_rules };
-        let mut columns = Fields::new(&from_json, rules, self.config.on_new_field)?;
-        columns.reserved.clone_from(&self.reserved);
-        self.columns = columns;
-        let whole: Vec<Arc<Field>> =
-            from_json.iter().chain(&metadata::fields(&self.config.metadata_columns)).cloned().collect();
-        self.schema = Some(Arc::new(Schema::new(whole)));
-        self.inferred = inferred;
-        Ok(())
+        (self.make_columns(shape).is_ok(), faults)
     }
 
     /// The rows as a batch, and what was refused.
-    fn finish(&mut self, envelope: &Envelope, pass: Pass) -> Decoded {
-        let Pass { kept, mut refused, wants_wider_schema: _ } = pass;
+    fn finish(&mut self, shape: &Shape, envelope: &Envelope, pass: Pass) -> Decoded {
+        let Pass { kept, skipped, mut refused, wants_wider_schema: _ } = pass;
         let rows = UInt32Array::from(kept);
-        let batch = match self.rows(envelope, &rows) {
+        let batch = match self.rows(shape, envelope, &rows) {
             Ok(None) => None,
             Ok(Some(batch)) => {
                 Some(DecodedBatch { rows: batch, origin: Origin::Records { envelope: envelope.clone(), rows } })
@@ -202,26 +203,37 @@ impl JsonDecoder {
                 // Ruled out by the checks value by value; if it happens all the same, no record is lost over it.
                 tracing::error!(%error, rows = rows.len(), "decoded columns do not make a batch");
                 let fault = Fault { code: "decode-failed", message: error.to_string() };
-                refused.extend(rows.values().iter().map(|row| (*row, fault.clone())));
-                refused.sort_by_key(|(row, _)| *row);
+                let mut lost = rows.values().to_vec();
+                lost.dedup();
+                refused.extend(lost.into_iter().map(|record| (record, fault.clone())));
+                refused.sort_by_key(|(record, _)| *record);
                 None
             }
         };
         if batch.is_none() {
             self.columns.truncate(0);
         }
-        Decoded { batch, rejected: rejections(refused) }
+        Decoded { batch, rejected: rejections(refused), skipped }
     }
 
     /// The columns as a batch, with the metadata of the records that became rows; `None` without any.
-    fn rows(&mut self, envelope: &Envelope, kept: &UInt32Array) -> Result<Option<RecordBatch>, ArrowError> {
-        let Some(schema) = self.schema.as_ref().filter(|_| !kept.is_empty()) else { return Ok(None) };
+    fn rows(
+        &mut self,
+        shape: &Shape,
+        envelope: &Envelope,
+        kept: &UInt32Array,
+    ) -> Result<Option<RecordBatch>, ArrowError> {
+        let Some(schema) = shape.schema.as_ref().filter(|_| !kept.is_empty()) else { return Ok(None) };
         let (_, mut arrays) = self.columns.finish()?;
-        for column in &self.config.metadata_columns {
-            arrays.push(metadata::column(*column, envelope, kept)?);
-        }
-        RecordBatch::try_new(Arc::clone(schema), arrays).map(Some)
+        arrays.extend(shape.metadata(envelope, kept)?);
+        RecordBatch::try_new(SchemaRef::clone(schema), arrays).map(Some)
     }
+}
+
+/// The fault of a sound record as long as no record had a field with a value.
+fn no_schema(shape: &Shape) -> Option<Fault> {
+    let message = "no field has a value, and there is no schema yet that tells what is missing";
+    shape.schema.is_none().then(|| Fault { code: "no-fields", message: message.to_owned() })
 }
 
 /// What there is to learn from before there is a schema.
@@ -238,25 +250,4 @@ fn say_why_not_wider(pass: &mut Pass, mut faults: HashMap<u32, Fault>) {
             *fault = better;
         }
     }
-}
-
-/// Refused records by their reasons, in the order in which each was first met.
-fn rejections(refused: Vec<(u32, Fault)>) -> Vec<Rejection> {
-    let mut positions: HashMap<Fault, usize> = HashMap::new();
-    let mut rejections: Vec<Rejection> = Vec::new();
-    for (number, fault) in refused {
-        if let Some(known) = positions.get(&fault).and_then(|position| rejections.get_mut(*position)) {
-            known.rows.push(number);
-            continue;
-        }
-        rejections.push(Rejection {
-            rows: vec![number],
-            stage: Stage::Decode,
-            plugin: None,
-            code: fault.code.to_owned(),
-            message: fault.message.clone(),
-        });
-        positions.insert(fault, rejections.len() - 1);
-    }
-    rejections
 }

@@ -11,14 +11,12 @@ use arrow_schema::{DataType, Field, Fields, TimeUnit};
 use super::{
     fault::{Fault, excerpt},
     infer::{Scalar, Seen, SeenFields, Settled},
+    types::UTC,
 };
 use crate::config::OnTypeChange;
 
 /// Most fields of an inferred schema, nested ones counted: what makes new names for ever would make wider files for ever.
 pub(super) const FIELDS_MAX: usize = 2_000;
-
-/// The zone of all inferred times.
-const UTC: &str = "UTC";
 
 /// What goes together.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +88,13 @@ impl Seen {
             DataType::Boolean => Scalar::Boolean,
             DataType::Int64 => Scalar::Integer { is_exact_as_float: true },
             DataType::Float64 => Scalar::Float,
-            DataType::Timestamp(unit, _) => Scalar::Time { needs_nanos: *unit == TimeUnit::Nanosecond },
-            _ => Scalar::Text,
+            DataType::Timestamp(unit @ (TimeUnit::Microsecond | TimeUnit::Nanosecond), Some(zone))
+                if &**zone == UTC =>
+            {
+                Scalar::Time { needs_nanos: *unit == TimeUnit::Nanosecond }
+            }
+            DataType::Utf8 => Scalar::Text,
+            other => return Self::Typed(other.clone()),
         };
         Self::Scalar(scalar, Settled::Yes)
     }
@@ -99,7 +102,8 @@ impl Seen {
     /// Whether another value goes together with what is there.
     pub(super) fn check(&self, other: &Self, policy: Policy) -> Result<(), Fault> {
         match (self, other) {
-            (Self::Nothing, _) | (_, Self::Nothing) => Ok(()),
+            // What a typed column takes is a matter of each value.
+            (Self::Nothing | Self::Typed(_), _) | (_, Self::Nothing) => Ok(()),
             (Self::Scalar(mine, settled), Self::Scalar(other, _)) => {
                 widened(*mine, *other, *settled, policy.on_type_change).map(|_| ())
             }
@@ -128,7 +132,7 @@ impl Seen {
     /// How many fields are inside.
     fn count(&self) -> usize {
         match self {
-            Self::Nothing | Self::Scalar(..) => 0,
+            Self::Nothing | Self::Scalar(..) | Self::Typed(_) => 0,
             Self::List(element) => element.count(),
             Self::Object(fields) => fields.fields.iter().map(|(_, seen)| 1 + seen.count()).sum(),
         }
@@ -148,6 +152,7 @@ impl Seen {
         Some(match self {
             Self::Nothing => return None,
             Self::Scalar(scalar, _) => scalar.data_type(),
+            Self::Typed(data_type) => data_type.clone(),
             Self::List(element) => DataType::List(Arc::new(Field::new("item", element.data_type()?, true))),
             Self::Object(fields) => DataType::Struct(Some(fields.to_arrow()).filter(|fields| !fields.is_empty())?),
         })
@@ -164,6 +169,7 @@ impl Seen {
             Self::Scalar(Scalar::Text, _) => "a text",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
+            Self::Typed(_) => "a value of another type",
         }
     }
 }
@@ -224,7 +230,8 @@ mod tests {
         let mut all = SeenFields::default();
         let mut refused = String::new();
         for record in records {
-            match infer(record.as_bytes(), policy, &|_| false).and_then(|seen| all.check(&seen, policy).map(|()| seen))
+            match infer(record.as_bytes(), policy, &[], &|_| false)
+                .and_then(|seen| all.check(&seen, policy).map(|()| seen))
             {
                 Ok(seen) => all.absorb(seen, policy),
                 Err(fault) => refused = format!(" | {}: {}", fault.code, fault.message),
@@ -291,7 +298,7 @@ mod tests {
     #[test]
     fn nested_fields_are_counted() {
         let policy = Policy { on_type_change: OnTypeChange::Widen, may_grow: true };
-        let seen = |record: &str| infer(record.as_bytes(), policy, &|_| false).unwrap();
+        let seen = |record: &str| infer(record.as_bytes(), policy, &[], &|_| false).unwrap();
         let first = seen(r#"{"a":1,"o":{"x":1,"y":[{"z":1}]}}"#);
         assert_eq!(SeenFields::default().count_with(&first), 5);
         assert_eq!(first.count_with(&seen(r#"{"o":{"y":[{"w":1}],"x":2},"b":3}"#)), 7);
@@ -303,7 +310,7 @@ mod tests {
         let next = |data_type, record: &str, on_type_change| {
             let policy = Policy { on_type_change, may_grow: true };
             let mut all = column(data_type);
-            let seen = infer(record.as_bytes(), policy, &|_| false).unwrap();
+            let seen = infer(record.as_bytes(), policy, &[], &|_| false).unwrap();
             all.check(&seen, policy).map_err(|fault| fault.code)?;
             all.absorb(seen, policy);
             Ok(all.to_arrow()[0].data_type().clone())

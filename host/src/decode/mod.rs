@@ -1,8 +1,8 @@
 //! Turns records into typed rows.
 //!
-//! Comes in: raw records in the envelope schema. Goes out: rows of a schema that is declared or inferred, and the
-//! records that were refused, each alone: a bad record leaves no trace in its neighbours. Promises: never a silently
-//! wrong value, and no panic, whatever the bytes.
+//! Comes in: raw records in the envelope schema, or rows of a file that are typed already. Goes out: rows of a schema that
+//! is declared or inferred, and the records that were refused, each alone: a bad record leaves no trace in its
+//! neighbours. Promises: never a silently wrong value, and no panic, whatever the bytes.
 //!
 //! What JSON becomes:
 //!
@@ -13,15 +13,20 @@
 //! | number | float | the nearest float; beyond the largest refused `number-out-of-range`; an integer that is not exact is refused so too, where the column is inferred |
 //! | number, or text of a number | decimal | exact from its digits, or refused `precision-loss`, `number-out-of-range` |
 //! | RFC 3339 text, or `YYYY-MM-DD HH:MM:SS[.f]` | timestamp | UTC; without a zone it counts as UTC; refused `precision-loss` where the unit is too coarse |
-//! | integer | timestamp | counts in the column's unit since 1970 where the column is declared; otherwise refused `wrong-type` |
+//! | integer | timestamp | counts since 1970 in the declared `epoch`, else in the column's unit; only where the column is declared, otherwise refused `wrong-type` |
 //! | `YYYY-MM-DD` | date | the date |
-//! | base64 text with padding | binary | the bytes |
+//! | `HH:MM:SS[.f]` | time | the time of day; refused `precision-loss` where the unit is too coarse |
+//! | base64 text with padding, or hexadecimal text where `encoding: hex` is declared | binary | the bytes |
 //! | null or missing field | nullable column | null; otherwise refused `null-not-allowed` |
 //! | a key twice in one object, of a column or a map | | refused `duplicate-key` |
 //! | a field that the schema lacks | | see below |
 //! | any other value | | refused `wrong-type` with the path, the type expected and the value found |
-//! | no value (tombstone) | | refused `null-value` |
-//! | not an object | | refused `not-an-object` |
+//! | a list of objects as the record | | a row each; the record is refused as a whole where one of them is |
+//! | an empty list as the record | | no row, and nothing refused |
+//! | no value (tombstone), or a payload that is null | | by `on_tombstone`: refused `null-value`, a row of nulls, or passed over |
+//! | nothing at `payload_pointer` | | refused `payload-missing`; a key of the way twice `duplicate-key` |
+//! | neither an object nor a list of objects | | refused `not-an-object` |
+//! | a list whose rows have more than 64 million values, those that are missing counted | | refused `too-many-rows` |
 //! | more than 128 levels of lists and objects | | refused `too-deep`, also in fields that are left out |
 //! | not JSON: bad UTF-8, byte order mark, text after the object, NaN, lone surrogates | | refused `bad-json`, whatever else is wrong |
 //!
@@ -38,10 +43,28 @@
 //! is refused `too-many-fields` when the schema would have more than 2,000, and `too-deep` beyond 64 levels. A record
 //! that is refused adds no field, unless it is refused only for a value in a declared column. As long as no field has had
 //! a value there is no schema, and records are refused `no-fields`.
+//!
+//! What Arrow becomes, in records of `arrow_ipc` and in typed files:
+//!
+//! | Arrow | result |
+//! |---|---|
+//! | a stream or a file with any number of record batches, plain, LZ4 or zstd | all their rows |
+//! | no record batch, or batches without rows | no row, and nothing refused; the schema is not looked at |
+//! | no bytes, other bytes, a stream that is cut short or contradicts itself | refused `bad-arrow` |
+//! | rows without a column | refused `bad-arrow` |
+//! | dictionaries, also sent anew between batches; run-ends | their values; a dictionary in parts (delta) is refused `bad-arrow` |
+//! | large and view forms, lists of fixed size, half floats, seconds, date64, decimals below 128 bits | utf8, binary, list, float32, milliseconds, date32, decimal128: one layout for each kind of value |
+//! | a time with a zone | the same instant in UTC |
+//! | a column of type null | says nothing: null in a known column, no column otherwise |
+//! | duration, interval, union; in Arrow also run-ends, views of lists and nulls in lists | refused `unsupported-type` |
+//! | a column of another type than the dataset's | the wider of the two: the larger integer, float64, the finer unit, the decimal that holds both; otherwise refused `wrong-type`, or text under `on_type_change: string` |
+//! | a value that the column cannot hold exactly | refused `number-out-of-range`, `precision-loss` |
+//! | more than 256 MiB unpacked or a million rows in one record, 1 GiB in one batch of records | refused `too-large`, `too-many-rows`, `batch-too-large` |
+//!
+//! New columns go by `on_new_field` as new fields do, inside of structs too. A record is refused with all its rows, a row of
+//! a file alone.
 
-use std::sync::Arc;
-
-use arrow_array::UInt32Array;
+use arrow_array::{RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
 
 use crate::{
@@ -49,19 +72,30 @@ use crate::{
     config::{DecodeConfig, ValueFormat},
     error::PipelineError,
 };
+use fault::Fault;
 use json::JsonDecoder;
+use shape::Shape;
+use typed::{Part, Source, TypedDecoder};
 
+mod arrow;
 mod column;
+mod conform;
 mod decimal;
 mod fault;
 mod infer;
 mod json;
 mod merge;
 mod metadata;
+mod object;
+mod pointer;
 mod record;
+mod shape;
 mod substance;
 mod text;
 mod timestamp;
+mod tombstone;
+mod typed;
+mod types;
 mod value;
 
 /// What came of a batch.
@@ -71,45 +105,65 @@ pub struct Decoded {
     pub batch: Option<DecodedBatch>,
     /// Refused records, by their numbers in the envelope.
     pub rejected: Vec<Rejection>,
+    /// How many records without a value were passed over, as asked for.
+    pub skipped: u64,
 }
 
 /// Decodes the records of one dataset.
 #[derive(Debug)]
-pub struct Decoder(Format);
-
-/// The closed set of formats.
-#[derive(Debug)]
-enum Format {
-    /// One JSON object a record.
-    Json(Box<JsonDecoder>),
-    /// The envelope goes on as it is.
-    Raw(SchemaRef),
+pub struct Decoder {
+    /// How values are encoded.
+    format: ValueFormat,
+    /// What the rows look like.
+    shape: Shape,
+    /// For values of JSON.
+    json: JsonDecoder,
+    /// For values of Arrow IPC, and for rows that are typed already.
+    typed: TypedDecoder,
 }
 
 impl Decoder {
     /// Fails when the declared schema has a type that cannot be filled, or a name that is ours.
     pub fn new(config: &DecodeConfig) -> Result<Self, PipelineError> {
-        Ok(Self(match config.format {
-            ValueFormat::Json => Format::Json(Box::new(JsonDecoder::new(config)?)),
-            ValueFormat::Raw => Format::Raw(Arc::clone(&ENVELOPE_SCHEMA)),
-        }))
+        let shape = Shape::new(config)?;
+        let json = JsonDecoder::new(&shape)?;
+        Ok(Self { format: config.format, shape, json, typed: TypedDecoder::default() })
     }
 
     /// The schema of the rows; `None` until it is inferred.
     #[must_use]
     pub fn schema(&self) -> Option<&SchemaRef> {
-        match &self.0 {
-            Format::Json(decoder) => decoder.schema(),
-            Format::Raw(schema) => Some(schema),
+        match self.format {
+            ValueFormat::Json | ValueFormat::ArrowIpc => self.shape.schema.as_ref(),
+            ValueFormat::Raw => Some(&ENVELOPE_SCHEMA),
         }
     }
 
     /// Decodes a batch. The rows may have a wider schema than those of the batch before.
     pub fn decode(&mut self, envelope: &Envelope) -> Decoded {
-        match &mut self.0 {
-            Format::Json(decoder) => decoder.decode(envelope),
-            Format::Raw(_) => as_it_is(envelope),
+        match self.format {
+            ValueFormat::Json => self.json.decode(&mut self.shape, envelope),
+            ValueFormat::ArrowIpc => arrow::decode(&mut self.typed, &mut self.shape, envelope),
+            ValueFormat::Raw => as_it_is(envelope),
         }
+    }
+
+    /// The same for records whose rows are typed already, one row a record, whatever the format of values is.
+    pub fn decode_rows(&mut self, envelope: &Envelope, rows: &RecordBatch) -> Decoded {
+        let numbers = (0u32..).take(envelope.len());
+        let refuse = |code, message: &str| {
+            let fault = Fault { code, message: message.to_owned() };
+            let rejected = fault::rejections(numbers.map(|number| (number, fault.clone())).collect());
+            Decoded { batch: None, rejected, skipped: 0 }
+        };
+        if self.format == ValueFormat::Raw {
+            return refuse("typed-row", "value_format is raw, and a row of a typed file has no bytes of its own");
+        }
+        if rows.num_rows() != envelope.len() {
+            return refuse("decode-failed", "there are not as many rows as records");
+        }
+        let part = Part { rows: rows.clone(), source: Source::Rows };
+        self.typed.decode(&mut self.shape, envelope, vec![part], Vec::new())
     }
 }
 
@@ -118,7 +172,7 @@ fn as_it_is(envelope: &Envelope) -> Decoded {
     let rows = UInt32Array::from_iter_values((0u32..).take(envelope.len()));
     let origin = Origin::Records { envelope: envelope.clone(), rows };
     let batch = DecodedBatch { rows: envelope.as_record_batch().clone(), origin };
-    Decoded { batch: (!envelope.is_empty()).then_some(batch), rejected: Vec::new() }
+    Decoded { batch: (!envelope.is_empty()).then_some(batch), rejected: Vec::new(), skipped: 0 }
 }
 
 #[cfg(test)]

@@ -1,23 +1,19 @@
-//! The visitor of one JSON object: asks for the next key with a guess, and sends each value from the parser straight
-//! into its column.
+//! One record into rows: an object is one, a list is one for each of its objects.
 //!
-//! The guess is the field that followed last time: records of one topic mostly have their fields in one order, so a hit
-//! costs one comparison of strings. No tree, no tape, no allocation a record.
+//! The parser runs over the record once, straight into the columns. Only where it stops is the record looked at again, for
+//! the words of the refusal.
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::fmt;
 
-use arrow_array::ArrayRef;
-use arrow_schema::{ArrowError, FieldRef, Fields as ArrowFields};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    column::{Column, Rules},
+    column::Column,
     fault::{Cause, Fault, Step, excerpt, explain},
-    substance::SubstanceSeed,
+    object::{Fields, ObjectSeed},
+    pointer::PointerSeed,
     text,
-    value::ValueSeed,
 };
-use crate::config::OnNewField;
 
 /// What happens beside the columns while a record is read.
 #[derive(Debug, Default)]
@@ -32,7 +28,25 @@ pub(super) struct Reading {
     pub(super) integers_from_text: bool,
     /// Whether a field of the record was left out because a metadata column has its name.
     pub(super) has_reserved: bool,
+    /// Rows that the record gave.
+    pub(super) rows: usize,
+    /// What the payload in the record is.
+    pub(super) payload: Payload,
 }
+
+/// What the payload in a record is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// An object, or a list of them.
+    #[default]
+    Value,
+    /// Null: the record says that there is nothing any more.
+    Null,
+}
+
+/// Most values of the rows of one record, nulls counted: 64 million are half a gigabyte of numbers. A list of empty
+/// objects costs a producer three bytes a row, and us a null in each column.
+const CELLS_MAX: usize = 64 << 20;
 
 impl Reading {
     /// Notes why the record is refused.
@@ -69,30 +83,56 @@ impl Reading {
     }
 }
 
-/// Reads one record into the next row of the columns. After a fault they may hold a part of it, which the caller cuts
-/// off at that row.
-pub(super) fn read_record(value: &[u8], row: usize, fields: &mut Fields, reading: &mut Reading) -> Result<(), Fault> {
+/// Reads one record into the next rows of the columns, from `row` on. After a fault they may hold a part of it, which the
+/// caller cuts off at that row. `payload` leads to the part of the record that is read.
+pub(super) fn read_record(
+    value: &[u8],
+    row: usize,
+    fields: &mut Fields,
+    reading: &mut Reading,
+    payload: &[String],
+) -> Result<(), Fault> {
     let record = text::check(value)?;
-    let mut read = read_text(record, fields, reading);
+    let mut read = read_text(record, fields, reading, payload);
     if read.is_err() && matches!(reading.cause, Some(Cause::NotAnInteger(_))) && record.contains("-0") {
         fields.truncate(row);
         *reading = Reading { integers_from_text: true, ..Reading::default() };
-        read = read_text(record, fields, reading);
+        read = read_text(record, fields, reading, payload);
     }
-    read.map_err(|error| match (skip_text(record), reading.cause.take()) {
+    let is_found = read.map_err(|error| match (skip_text(record), reading.cause.take()) {
         // That a record is not JSON comes before all else, and does not depend on the schema.
         (Err(not_json), _) => Fault { code: "bad-json", message: first_line(&not_json) },
-        (Ok(()), Some(cause)) => explain(record, cause, std::mem::take(&mut reading.path)),
+        (Ok(()), Some(cause)) => {
+            let mut path = std::mem::take(&mut reading.path);
+            path.extend(payload.iter().rev().cloned().map(Step::Field));
+            explain(record, cause, path)
+        }
         // What only the reading of a value refuses is a float beyond all floats: that is JSON all the same.
         (Ok(()), None) => Fault { code: "number-out-of-range", message: first_line(&error) },
-    })
+    })?;
+    if is_found {
+        return Ok(());
+    }
+    let message = format!("the record has nothing at /{}, where its payload should be", payload.join("/"));
+    Err(Fault { code: "payload-missing", message: excerpt(&message) })
 }
 
-/// Lets the parser run over a record.
-fn read_text(record: &str, fields: &mut Fields, reading: &mut Reading) -> sonic_rs::Result<()> {
+/// Lets the parser run over a record; whether there is a payload.
+fn read_text(record: &str, fields: &mut Fields, reading: &mut Reading, payload: &[String]) -> sonic_rs::Result<bool> {
     let mut parser = sonic_rs::Deserializer::from_str(record);
-    ObjectSeed { fields, reading }.deserialize(&mut parser)?;
-    parser.end()
+    let mut twice = None;
+    let then = RecordSeed { fields, reading, is_payload: !payload.is_empty() };
+    let found = PointerSeed { steps: payload, then, twice: &mut twice }.deserialize(&mut parser);
+    if let Some(name) = twice {
+        reading.cause = Some(Cause::Said(Fault {
+            code: "duplicate-key",
+            message: format!("the key {:?} is there twice", excerpt(&name)),
+        }));
+        reading.path.clear();
+    }
+    let found = found?;
+    parser.end()?;
+    Ok(found.is_some())
 }
 
 /// Lets the parser run over a record without reading any value.
@@ -107,86 +147,17 @@ fn first_line(error: &sonic_rs::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// The fields of an object, with a way from a name to its column.
-#[derive(Debug)]
-pub(super) struct Fields {
-    /// One for each field, in order.
-    pub(super) columns: Vec<Column>,
-    /// Where each name is.
-    positions: HashMap<String, usize>,
-    /// Which column followed the first brace, and each column, last time.
-    followers: Vec<usize>,
-    /// In which object each column was last filled.
-    filled_in: Vec<u64>,
-    /// Counts objects.
-    object: u64,
-    /// What to do with a field that the schema lacks.
-    on_new_field: OnNewField,
-    /// Fields that are left out, since a column of ours has the name.
-    pub(super) reserved: Vec<String>,
-}
-
-impl Fields {
-    /// No columns at all, and every field passed over.
-    pub(super) fn empty() -> Self {
-        Self {
-            columns: Vec::new(),
-            positions: HashMap::new(),
-            followers: Vec::new(),
-            filled_in: Vec::new(),
-            object: 0,
-            on_new_field: OnNewField::Ignore,
-            reserved: Vec::new(),
-        }
-    }
-
-    /// Empty columns of these fields.
-    pub(super) fn new(
-        fields: &ArrowFields,
-        rules: impl Fn(&str) -> Rules,
-        on_new_field: OnNewField,
-    ) -> Result<Self, ArrowError> {
-        let column = |field: &FieldRef| Column::new(field, rules(field.name()), on_new_field);
-        let columns = fields.iter().map(column).collect::<Result<Vec<_>, _>>()?;
-        let positions = fields.iter().enumerate().map(|(position, field)| (field.name().clone(), position)).collect();
-        Ok(Self {
-            followers: (0..=columns.len()).collect(),
-            filled_in: vec![0; columns.len()],
-            columns,
-            positions,
-            object: 0,
-            on_new_field,
-            reserved: Vec::new(),
-        })
-    }
-
-    /// Appends null to every column, below a null object.
-    pub(super) fn push_nulls(&mut self) {
-        self.columns.iter_mut().for_each(Column::push_null);
-    }
-
-    /// Cuts every column back.
-    pub(super) fn truncate(&mut self, len: usize) {
-        self.columns.iter_mut().for_each(|column| column.truncate(len));
-    }
-
-    /// All rows so far, with the fields that they have.
-    pub(super) fn finish(&mut self) -> Result<(ArrowFields, Vec<ArrayRef>), ArrowError> {
-        let fields: Vec<FieldRef> = self.columns.iter().map(|column| FieldRef::clone(&column.field)).collect();
-        let arrays = self.columns.iter_mut().map(Column::finish).collect::<Result<Vec<_>, _>>()?;
-        Ok((fields.into(), arrays))
-    }
-}
-
-/// Reads one object into a row of fields.
-pub(super) struct ObjectSeed<'a> {
+/// Reads a record: an object is a row, a list is a row for each of its objects.
+struct RecordSeed<'a> {
     /// Where values go.
-    pub(super) fields: &'a mut Fields,
+    fields: &'a mut Fields,
     /// What happens beside.
-    pub(super) reading: &'a mut Reading,
+    reading: &'a mut Reading,
+    /// Whether it is a part of the record, which may be null.
+    is_payload: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
+impl<'de> DeserializeSeed<'de> for RecordSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -194,152 +165,69 @@ impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
     }
 }
 
-/// For the top level, where anything but an object is refused.
-macro_rules! not_an_object {
-    ($($method:ident: $type:ty => $found:literal),*) => {
-        $(fn $method<E: serde::de::Error>(self, _value: $type) -> Result<(), E> {
-            Err(self.reading.refuse("not-an-object", concat!("expected a JSON object, found ", $found).to_owned()))
-        })*
-    };
+impl<'a> RecordSeed<'a> {
+    /// What refuses everything but an object.
+    fn object(self) -> ObjectSeed<'a> {
+        ObjectSeed { fields: self.fields, reading: self.reading }
+    }
 }
 
-impl<'de> Visitor<'de> for ObjectSeed<'_> {
+impl<'de> Visitor<'de> for RecordSeed<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
+        formatter.write_str("a JSON object, or a list of objects")
     }
 
-    not_an_object!(visit_bool: bool => "a boolean", visit_i64: i64 => "a number", visit_u64: u64 => "a number",
-        visit_f64: f64 => "a number", visit_str: &str => "a text");
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.object().visit_bool(value)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.object().visit_i64(value)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.object().visit_u64(value)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        self.object().visit_f64(value)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        self.object().visit_str(value)
+    }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        Err(self.reading.refuse("not-an-object", "expected a JSON object, found null".to_owned()))
+        if self.is_payload {
+            self.reading.payload = Payload::Null;
+            return Ok(());
+        }
+        self.object().visit_unit()
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, _list: A) -> Result<(), A::Error> {
-        Err(self.reading.refuse("not-an-object", "expected a JSON object, found a list".to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let Self { fields, reading } = self;
-        fields.object += 1;
-        let this_object = fields.object;
-        let mut slot = 0;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Self { fields, reading, .. } = self;
         loop {
-            let guess = fields.followers.get(slot).copied().unwrap_or(usize::MAX);
-            let position = match object.next_key_seed(KeySeed { fields, guess })? {
-                Some(Key::Known(position)) => position,
-                Some(Key::Unknown(name)) => {
-                    skip_unknown(&mut object, fields, &name, reading)?;
-                    continue;
+            match list.next_element_seed(ObjectSeed { fields: &mut *fields, reading: &mut *reading }) {
+                Ok(Some(())) => reading.rows += 1,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let position = reading.rows;
+                    reading.step(|| Step::Element(position));
+                    return Err(error);
                 }
-                None => break,
-            };
-            if position != guess
-                && let Some(follower) = fields.followers.get_mut(slot)
-            {
-                *follower = position;
             }
-            slot = position + 1;
-            let (Some(column), Some(filled_in)) =
-                (fields.columns.get_mut(position), fields.filled_in.get_mut(position))
-            else {
-                continue;
-            };
-            if std::mem::replace(filled_in, this_object) == this_object {
-                let name = excerpt(column.field.name());
-                return Err(reading.refuse("duplicate-key", format!("the key {name:?} is there twice")));
-            }
-            if let Err(error) = object.next_value_seed(ValueSeed { column: &mut *column, reading }) {
-                reading.step(|| Step::Field(column.field.name().clone()));
-                return Err(error);
+            if reading.rows.saturating_mul(fields.columns.len()) > CELLS_MAX {
+                let message = format!("its rows are more than {CELLS_MAX} values, those that are missing counted");
+                return Err(reading.refuse("too-many-rows", message));
             }
         }
-        fill_missing(fields, this_object, reading)
-    }
-}
-
-/// Null for every field that the object lacks.
-fn fill_missing<E: serde::de::Error>(fields: &mut Fields, this_object: u64, reading: &mut Reading) -> Result<(), E> {
-    for (column, filled_in) in fields.columns.iter_mut().zip(&fields.filled_in) {
-        if *filled_in != this_object {
-            if !column.field.is_nullable() {
-                let error = reading.refuse("null-not-allowed", "the field is missing".to_owned());
-                reading.step(|| Step::Field(column.field.name().clone()));
-                return Err(error);
-            }
-            column.push_null();
-        }
-    }
-    Ok(())
-}
-
-/// Passes over a field that the schema lacks, where that loses nothing or was asked for.
-fn skip_unknown<'de, A: MapAccess<'de>>(
-    object: &mut A,
-    fields: &Fields,
-    name: &str,
-    reading: &mut Reading,
-) -> Result<(), A::Error> {
-    let is_reserved = fields.reserved.iter().any(|reserved| reserved == name);
-    reading.has_reserved |= is_reserved;
-    if is_reserved || fields.on_new_field == OnNewField::Ignore {
-        return object.next_value::<IgnoredAny>().map(|_| ());
-    }
-    if !object.next_value_seed(SubstanceSeed)? {
-        return Ok(());
-    }
-    reading.wants_wider_schema |= fields.on_new_field == OnNewField::Add;
-    Err(reading.refuse("unknown-field", format!("the schema has no field {:?}", excerpt(name))))
-}
-
-/// A key of an object.
-enum Key<'de> {
-    /// The position of its column.
-    Known(usize),
-    /// A name that the schema lacks.
-    Unknown(Cow<'de, str>),
-}
-
-/// Finds the column of a key.
-struct KeySeed<'a> {
-    /// All columns.
-    fields: &'a Fields,
-    /// The likely one.
-    guess: usize,
-}
-
-impl KeySeed<'_> {
-    /// The column of a key, where there is one.
-    fn find(&self, key: &str) -> Option<usize> {
-        if self.fields.columns.get(self.guess).is_some_and(|column| column.field.name() == key) {
-            return Some(self.guess);
-        }
-        self.fields.positions.get(key).copied()
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = Key<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for KeySeed<'_> {
-    type Value = Key<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a key")
     }
 
-    fn visit_borrowed_str<E: serde::de::Error>(self, key: &'de str) -> Result<Key<'de>, E> {
-        Ok(self.find(key).map_or(Key::Unknown(Cow::Borrowed(key)), Key::Known))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
-        Ok(self.find(key).map_or_else(|| Key::Unknown(Cow::Owned(key.to_owned())), Key::Known))
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
+        self.reading.rows = 1;
+        self.object().visit_map(object)
     }
 }

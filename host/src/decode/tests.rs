@@ -11,9 +11,11 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
 use super::*;
-use crate::config::{MetadataColumn, OnNewField, OnTypeChange};
+use crate::config::{MetadataColumn, OnNewField, OnTombstone, OnTypeChange};
 
+mod corners;
 mod oracle;
+mod typed;
 
 /// Records with these values.
 fn envelope(values: &[Option<&[u8]>]) -> Envelope {
@@ -40,6 +42,8 @@ fn texts(values: &[&str]) -> Envelope {
 fn config(declared: Option<Vec<Field>>, on_new_field: OnNewField, on_type_change: OnTypeChange) -> DecodeConfig {
     DecodeConfig {
         format: ValueFormat::Json,
+        payload_pointer: Vec::new(),
+        on_tombstone: OnTombstone::Reject,
         declared_schema: declared.map(|fields| Arc::new(Schema::new(fields))),
         on_new_field,
         on_type_change,
@@ -122,7 +126,8 @@ fn each_refusal_has_its_code_and_words() {
         (DataType::Decimal128(5, 2), r#"{"v":"x"}"#, "wrong-type: v: expected Decimal128(5, 2), found \"x\""),
         (DataType::Int64, r#"{"v":1,"v":2}"#, "duplicate-key: the key \"v\" is there twice"),
         (DataType::Int64, r#"{"w":1}"#, "unknown-field: the schema has no field \"w\""),
-        (DataType::Int64, "[1]", "not-an-object: expected a JSON object, found a list"),
+        (DataType::Int64, "[1]", "not-an-object: [0]: expected a JSON object, found a number"),
+        (DataType::Int64, "[[]]", "not-an-object: [0]: expected a JSON object, found a list"),
         (DataType::Int64, "null", "not-an-object: expected a JSON object, found null"),
         (DataType::Int64, "\"v\"", "not-an-object: expected a JSON object, found a text"),
         (DataType::Int64, "1.5", "not-an-object: expected a JSON object, found a number"),
@@ -431,11 +436,8 @@ fn the_order_of_fields_does_not_matter() {
 #[test]
 fn metadata_columns_tell_where_each_row_came_from() {
     let mut decoder = Decoder::new(&DecodeConfig {
-        format: ValueFormat::Json,
-        declared_schema: None,
-        on_new_field: OnNewField::Add,
-        on_type_change: OnTypeChange::Widen,
         metadata_columns: vec![MetadataColumn::Topic, MetadataColumn::Offset, MetadataColumn::Key],
+        ..config(None, OnNewField::Add, OnTypeChange::Widen)
     })
     .unwrap();
     let batch = decoder.decode(&texts(&["oops", r#"{"a":1,"_offset":"shadow"}"#])).batch.unwrap();

@@ -45,6 +45,18 @@ pub(super) fn parse_date(text: &str) -> Option<i32> {
     Some(days_since_1970(year, month, day))
 }
 
+/// Nanoseconds since midnight of `HH:MM:SS` with up to nine digits of a fraction.
+pub(super) fn parse_time(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    if *bytes.get(2)? != b':' || *bytes.get(5)? != b':' {
+        return None;
+    }
+    let (hour, minute, second) = (two(bytes, 0)?, two(bytes, 3)?, two(bytes, 6)?);
+    let (nanos, rest) = fraction(bytes.get(8..)?)?;
+    let seconds = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
+    (hour <= 23 && minute <= 59 && second <= 59 && rest.is_empty()).then(|| seconds * 1_000_000_000 + i64::from(nanos))
+}
+
 /// Two digits.
 fn two(bytes: &[u8], at: usize) -> Option<u8> {
     let (tens, ones) = (bytes.get(at)?.wrapping_sub(b'0'), bytes.get(at + 1)?.wrapping_sub(b'0'));
@@ -118,6 +130,10 @@ mod tests {
         assert_eq!(at("1970-01-01T01:00:00.000000001+01:00"), Some((0, 1, true)));
         assert_eq!(at("1969-12-31T23:30:00-0030"), Some((0, 0, true)));
         assert_eq!(at("2024-02-29T00:00:00+05"), Some((1_709_146_800, 0, true)));
+        assert_eq!(parse_time("23:59:59.000000001"), Some(86_399_000_000_001));
+        for wrong in ["24:00:00", "12:00", "12:00:00Z", "1:00:00", "12:00:60", "12-00-00", "12:00:00."] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
         for wrong in [
             "",
             "1970-01-01",

@@ -14,9 +14,11 @@ use super::{
     column::{Column, Values},
     decimal::parse_decimal,
     fault::{Cause, Step, is_integer},
-    record::{ObjectSeed, Reading},
-    timestamp::{Moment, parse_date, parse_timestamp},
+    object::ObjectSeed,
+    record::Reading,
+    timestamp::{Moment, parse_date, parse_time, parse_timestamp},
 };
+use crate::config::BinaryEncoding;
 
 /// Most bytes of text or binary, and most elements of lists, in one column of a batch: Arrow's offsets have 31 bits.
 const OFFSET_MAX: usize = i32::MAX as usize;
@@ -112,7 +114,7 @@ impl ValueSeed<'_> {
         let Self { column, reading } = self;
         match &mut column.values {
             Values::Text(ends, data, _) => push_bytes(reading, ends, data, text.as_bytes())?,
-            Values::Timestamp(values, unit) => match parse_timestamp(text) {
+            Values::Timestamp(values, unit, _) => match parse_timestamp(text) {
                 None => return Err(reading.wrong_type(column)),
                 Some(moment) => match in_unit(moment, *unit) {
                     Ok(value) => values.push(value),
@@ -123,9 +125,14 @@ impl ValueSeed<'_> {
                 Some(days) => values.push(days),
                 None => return Err(reading.wrong_type(column)),
             },
-            Values::Binary(ends, data) => match STANDARD.decode(text) {
-                Ok(bytes) => push_bytes(reading, ends, data, &bytes)?,
-                Err(_) => return Err(reading.wrong_type(column)),
+            Values::Time(values, unit) => match parse_time(text) {
+                None => return Err(reading.wrong_type(column)),
+                Some(nanos) if nanos % nanos_of(*unit) != 0 => return Err(reading.unfit(column, "precision-loss")),
+                Some(nanos) => values.push(nanos / nanos_of(*unit)),
+            },
+            Values::Binary(ends, data, encoding) => match bytes_in(text, *encoding) {
+                Some(bytes) => push_bytes(reading, ends, data, &bytes)?,
+                None => return Err(reading.wrong_type(column)),
             },
             _ => return Err(reading.wrong_type(column)),
         }
@@ -171,15 +178,45 @@ fn is_exact(raw: &str, value: f64) -> bool {
     raw.len() <= EXACT_DIGITS || !is_integer(raw) || raw.parse::<i128>().is_ok_and(|integer| integer == as_integer)
 }
 
+/// Nanoseconds of a unit.
+fn nanos_of(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
+    }
+}
+
+/// A count of one unit in another; the code of the fault where it cannot be held.
+fn counted(value: i64, given: TimeUnit, wanted: TimeUnit) -> Result<i64, &'static str> {
+    let (given, wanted) = (nanos_of(given), nanos_of(wanted));
+    if given >= wanted {
+        return value.checked_mul(given / wanted).ok_or("number-out-of-range");
+    }
+    let ratio = wanted / given;
+    if value % ratio == 0 { Ok(value / ratio) } else { Err("precision-loss") }
+}
+
+/// The bytes that a text stands for.
+fn bytes_in(text: &str, encoding: BinaryEncoding) -> Option<Vec<u8>> {
+    match encoding {
+        BinaryEncoding::Base64 => STANDARD.decode(text).ok(),
+        BinaryEncoding::Hex => {
+            let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+                [high, low] => Some(digit(high)? << 4 | digit(low)?),
+                _ => None,
+            });
+            pairs.collect()
+        }
+    }
+}
+
 /// A time in a unit; the code of the fault where it cannot be held.
 fn in_unit(moment: Moment, unit: TimeUnit) -> Result<i64, &'static str> {
-    let per_second = match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    };
-    let nanos_of_one = 1_000_000_000 / per_second;
+    let nanos_of_one = nanos_of(unit);
+    let per_second = nanos_of(TimeUnit::Second) / nanos_of_one;
     let nanos = i64::from(moment.nanos);
     if nanos % nanos_of_one != 0 {
         return Err("precision-loss");
@@ -214,7 +251,10 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
             Values::Int(values, least, most) if (*least..=*most).contains(&value) => values.push(value),
             Values::UInt64(values) if value >= 0 => values.push(value.unsigned_abs()),
             // A count in the column's unit since 1970, but only where somebody said that this is a time.
-            Values::Timestamp(values, _) if !column.is_inferred => values.push(value),
+            Values::Timestamp(values, unit, epoch) if !column.is_inferred => match counted(value, *epoch, *unit) {
+                Ok(value) => values.push(value),
+                Err(code) => return Err(reading.unfit(column, code)),
+            },
             Values::Int(..) | Values::UInt64(_) => return Err(reading.unfit(column, "number-out-of-range")),
             _ => return Err(reading.wrong_type(column)),
         }

@@ -61,7 +61,11 @@ impl Flow {
 
     /// Takes a batch through all stages.
     pub(super) async fn process(&mut self, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
-        let decoded = tracing::info_span!("decode").in_scope(|| self.decoder.decode(&raw.envelope));
+        let decoded = tracing::info_span!("decode").in_scope(|| match &raw.rows {
+            Some(rows) => self.decoder.decode_rows(&raw.envelope, rows),
+            None => self.decoder.decode(&raw.envelope),
+        });
+        self.shared.metrics.skipped(decoded.skipped);
         let mut output = FlowOutput::default();
         for rejection in decoded.rejected {
             output.dead_letters.extend(raw.envelope.dead_letters(&rejection));

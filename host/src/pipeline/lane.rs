@@ -142,10 +142,15 @@ impl Lane {
                     self.process(raw).instrument(span).await?;
                 }
                 Next::Event(Some(SourceEvent::Revoked { release, partitions })) => {
-                    tracing::info!(pipeline = %self.shared.config.name, lane = self.number, partitions = partitions.len(),
-                        "partitions are taken away: committing what was read of them");
+                    // None are where a source fails and wants what it has sent to be committed before it says so.
+                    if !partitions.is_empty() {
+                        tracing::info!(pipeline = %self.shared.config.name, lane = self.number,
+                            partitions = partitions.len(), "partitions are taken away: committing what was read of them");
+                    }
                     self.end_generation_and_wait().await?;
-                    self.release(&partitions).await;
+                    if !partitions.is_empty() {
+                        self.release(&partitions).await;
+                    }
                     // The source may have given up waiting; then it has already dropped the partitions.
                     let _ = release.send(());
                 }
@@ -199,7 +204,9 @@ impl Lane {
 
     /// Records and tells that the source has deleted records before they were read.
     async fn skip(&mut self, missing: &CheckpointDelta) -> Result<(), PipelineError> {
-        if let Some(writer) = &self.writer {
+        if let Some(writer) = self.writer.clone() {
+            // What was read before the gap is recorded before it.
+            self.end_generation_and_wait().await?;
             writer.skip(missing).await?;
         }
         for (partition, range) in missing.iter() {
@@ -240,7 +247,7 @@ impl Lane {
 
     /// Takes a batch through its flow into files.
     async fn process(&mut self, raw: RawBatch) -> Result<(), PipelineError> {
-        let bytes = raw.envelope.as_record_batch().get_array_memory_size() as u64;
+        let bytes = raw.size_bytes() as u64;
         self.shared.metrics.batch_read(raw.envelope.len() as u64, bytes);
         self.shared.totals.read(raw.envelope.len() as u64, bytes);
         if !self.flows.contains_key(&raw.dataset) {

@@ -10,8 +10,8 @@ use arrow_schema::{ArrowError, DataType};
 use super::{
     bindings::{batches::ReadError, types::Column},
     columns::raw_column,
-    types::fixed_width,
 };
+use crate::ipc::fixed_width;
 
 /// A plugin may read every column this many times in one call (as IPC and raw, and once more); after that it traps.
 /// The deadline alone does not bound what it makes the host copy in one host call after the other.

@@ -13,9 +13,9 @@ use super::{
     bindings::types::Column,
     failure::BadOutput,
     format::{format_of, type_of},
-    ipc_check::{Caps, too_many_bytes, too_many_rows},
-    types::{check_output_schema, fixed_width},
+    ipc_check::{Caps, check_output_schema, too_many_bytes, too_many_rows},
 };
+use crate::ipc::fixed_width;
 
 /// The buffers of a compacted array; `None` where its type has no raw form.
 pub(super) fn raw_column(name: &str, array: &ArrayData) -> Option<Column> {
@@ -54,7 +54,7 @@ pub(super) fn read_columns(
     }
     let fields = columns.iter().map(field_of).collect::<Result<Vec<_>, _>>()?;
     let schema = Schema::new(fields);
-    check_output_schema(&schema, None)?;
+    check_output_schema(&schema)?;
     accept(&schema)?;
     let arrays = columns
         .into_iter()

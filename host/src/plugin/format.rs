@@ -2,7 +2,7 @@
 
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 
-use super::types::fixed_width;
+use crate::ipc::fixed_width;
 
 /// The format of a type; `None` where it has no raw form.
 pub(super) fn format_of(data_type: &DataType) -> Option<String> {

@@ -41,9 +41,6 @@ mod failure;
 mod format;
 mod instance;
 mod ipc_check;
-#[cfg(test)]
-mod ipc_tests;
-mod ipc_walk;
 mod limiter;
 mod policy;
 mod types;

@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod again;
+mod begin;
 mod client;
 mod ends;
 mod group;
@@ -86,7 +87,7 @@ pub(super) fn start(
     context: LaneContext,
 ) -> Result<SourceStream, PipelineError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let group = Arc::new(Group::new(sender, &context, kafka.has_topic_ids));
+    let group = Arc::new(Group::new(sender, &context, kafka));
     let member = Member::new(Arc::clone(&group));
     let consumer: BaseConsumer<Member> = client::consumer_config(kafka, &context)
         .create_with_context(member)
@@ -228,7 +229,12 @@ fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
         for _ in 0..EVENTS_HEARD_MAX {
             let _ = consumer.poll(EVENT_WAIT);
         }
-        let reason = consumer.context().last_error().unwrap_or_else(|| "no answer".to_owned());
+        let heard = consumer.context();
+        let mut reason = heard.take_fatal().or_else(|| heard.last_error()).unwrap_or_else(|| "no answer".to_owned());
+        // A listener of another protocol takes the connection and breaks it, of which librdkafka says no more than this.
+        if reason.ends_with("brokers are down") {
+            reason.push_str("; is security.protocol in source.extra_config the one of this listener?");
+        }
         PipelineError::stop(format!("source.bootstrap_servers: cannot reach Kafka at {servers}: {reason}"))
             .because(error)
     })?;

@@ -137,12 +137,13 @@ async fn one_creator_wins(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Scenario: folders with similar names, and folders in folders.
+/// Scenario: folders with similar names, folders in folders, and one with more files than the test's HDFS gives in one answer.
 /// Guarantees: a prefix means whole folders; each file is listed once, with its length; no folder is a file.
 async fn listing_is_exact(store: &Store) -> Result<()> {
     let mut wanted = BTreeMap::new();
-    for number in 0..30usize {
-        let name = format!("list/{}/{}/{number}.parquet", number % 3, number % 2);
+    for number in 0..60usize {
+        let folder = if number < 30 { number } else { 0 };
+        let name = format!("list/{}/{}/{number}.parquet", folder % 3, folder % 2);
         store.0.objects.put(&store.full_path(&Path::parse(&name)?), vec![0; number].into()).await?;
         wanted.insert(name, number as u64);
     }

@@ -28,6 +28,8 @@ pub(super) enum Complaint {
     Permission,
     /// The user is not believed.
     Identity,
+    /// The server is not believed.
+    Certificate,
     /// The namenode starts, or an operator locked it.
     SafeMode,
     /// The namenode is not the active one.
@@ -60,6 +62,10 @@ impl Complaint {
                 Verdict::Stop,
                 "HDFS does not believe who we are; over http see sink.delegation_token (it may have expired), over hdfs:// \
                  a Kerberos ticket (kinit) and sink.hadoop_conf_dir",
+            ),
+            Self::Certificate => (
+                Verdict::Stop,
+                "the server's certificate is not one that this machine trusts; name the authority that signed it in sink.ca_file",
             ),
             Self::SafeMode => {
                 (Verdict::Retry, "the namenode is in safe mode and takes no writes (hdfs dfsadmin -safemode get)")
@@ -107,7 +113,7 @@ pub(super) fn error(complaint: Complaint, path: &Path, message: impl Into<String
     let source = Box::new(HadoopError { complaint, message });
     match complaint {
         Complaint::Permission => Error::PermissionDenied { path: path.to_string(), source },
-        Complaint::Identity => Error::Unauthenticated { path: path.to_string(), source },
+        Complaint::Identity | Complaint::Certificate => Error::Unauthenticated { path: path.to_string(), source },
         _ => Error::Generic { store: "HDFS", source },
     }
 }

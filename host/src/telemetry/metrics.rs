@@ -33,6 +33,8 @@ struct Instruments {
     filtered_records: Counter<u64>,
     /// Rows that were dropped since `dead_letter` is `none` or `on_reject` is `drop`.
     dropped_records: Counter<u64>,
+    /// Records without a value that were passed over, as configured.
+    skipped_tombstones: Counter<u64>,
     /// Files made visible.
     files_published: Counter<u64>,
     /// Their bytes.
@@ -135,6 +137,13 @@ impl Metrics {
     /// Refused records were dropped, as configured.
     pub fn dropped(&self, records: u64) {
         self.0.dropped_records.add(records, &self.0.labels);
+    }
+
+    /// Records without a value were passed over, as configured.
+    pub fn skipped(&self, records: u64) {
+        if records > 0 {
+            self.0.skipped_tombstones.add(records, &self.0.labels);
+        }
     }
 
     /// A file became visible.
@@ -242,6 +251,7 @@ impl Instruments {
             rejected_records: counter("fs_data_sink.rejected_records"),
             filtered_records: counter("fs_data_sink.filtered_records"),
             dropped_records: counter("fs_data_sink.dropped_records"),
+            skipped_tombstones: counter("fs_data_sink.skipped_tombstones"),
             files_published: counter("fs_data_sink.files_published"),
             file_bytes: meter
                 .u64_histogram("fs_data_sink.file_bytes")

@@ -25,11 +25,12 @@ use arrow_array::{
 use fs_data_sink::{
     batch::{ENVELOPE_SCHEMA, Envelope},
     cli::webshop::WebShop,
-    config::{DecodeConfig, OnNewField, OnTypeChange, ValueFormat},
+    config::{DecodeConfig, OnNewField, OnTombstone, OnTypeChange, ValueFormat},
     decode::Decoder,
 };
 use fs_data_sink_tests::{
-    program::{self, plugin, s3_sink},
+    program::{self, Workspace, plugin, s3_sink},
+    requests::small_requests_a_commit,
     services::{
         folder::TestFolder,
         kafka::{Kafka, NewRecord},
@@ -75,13 +76,18 @@ fn main() -> Result<()> {
             format!("{{type: local, base_path: '{}'}}", folder.path().join(what.replace([' ', ','], "-")).display());
         lines.push(run(what, folder.path(), &source, &sink, &plugins, "")?);
     }
-    let [at_least_once, exactly_once] = kafka_to_s3(records, folder.path())?;
+    let s3 = S3::given_or_started()?;
+    let [at_least_once, exactly_once] = kafka_to_s3(records, folder.path(), &s3)?;
     let extra_percent = (exactly_once.cpu_seconds / at_least_once.cpu_seconds - 1.0) * 100.0;
     lines.extend([at_least_once, exactly_once]);
     print(records, bytes, &lines)?;
     let text = format!(
         "exactly once takes {extra_percent:+.1} % CPU against at least once: medians of {ROUNDS} runs each, in turn, a commit a second\n"
     );
+    std::io::stdout().write_all(text.as_bytes())?;
+    let prefix = format!("bench-{}-requests", std::process::id());
+    let requests = small_requests_a_commit(&Workspace::new("bench-requests")?, &s3, &prefix)?;
+    let text = format!("exactly once asks S3 {requests:.2} times a commit besides the files\n");
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
@@ -113,6 +119,8 @@ fn write_events(path: &Path, records: u64) -> Result<u64> {
 fn decode_alone(records: u64) -> Result<Measured> {
     let mut decoder = Decoder::new(&DecodeConfig {
         format: ValueFormat::Json,
+        payload_pointer: Vec::new(),
+        on_tombstone: OnTombstone::Reject,
         declared_schema: None,
         on_new_field: OnNewField::Add,
         on_type_change: OnTypeChange::Widen,
@@ -163,8 +171,8 @@ fn filter() -> String {
 }
 
 /// From a topic of four partitions to a bucket, under both kinds of delivery.
-fn kafka_to_s3(records: u64, folder: &Path) -> Result<[Measured; 2]> {
-    let (kafka, s3) = (Kafka::given_or_started()?, S3::given_or_started()?);
+fn kafka_to_s3(records: u64, folder: &Path, s3: &S3) -> Result<[Measured; 2]> {
+    let kafka = Kafka::given_or_started()?;
     let topic = format!("bench-{}", std::process::id());
     kafka.create_topic(&topic, 4)?;
     let producer = kafka.producer()?;
@@ -215,13 +223,19 @@ fn run(what: &'static str, folder: &Path, source: &str, sink: &str, plugins: &st
             "source: {source}\nsink: {sink}\n{plugins}\npipeline: {{memory: 256MiB{pipeline}}}\ntelemetry: {{listen: none, log_level: ERROR}}\n"
         ),
     )?;
+    let program = program::binary()?;
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).arg(&file).env("FS_DATA_SINK_CACHE", folder.join("cache")).stdin(Stdio::null());
+        command
+    };
+    if !plugins.is_empty() {
+        // Plugins are compiled once in their lives, and come from the cache ever after.
+        let checked = command(&["validate", "--connect"]).stdout(Stdio::null()).status()?;
+        ensure!(checked.success(), "{what}: validate: {checked}");
+    }
     let (cpu_before, began) = (children_cpu_seconds()?, Instant::now());
-    let mut child = Command::new(program::binary()?)
-        .args(["run", "--until-end"])
-        .arg(&file)
-        .env("FS_DATA_SINK_CACHE", folder.join("cache"))
-        .stdin(Stdio::null())
-        .spawn()?;
+    let mut child = command(&["run", "--until-end"]).spawn()?;
     let mut peak_bytes = None;
     let status = loop {
         if let Some(status) = child.try_wait()? {

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The JVM: small, and fast to start rather than fast in an hour. The two packages are opened for WebHDFS.
-const JVM: [&str; 7] = [
+pub(super) const JVM: [&str; 7] = [
     "-Xmx128m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
@@ -118,11 +118,8 @@ impl Hdfs {
             ("dfs.namenode.http-address", format!("127.0.0.1:{web_port}")),
         ];
         settings(folder.path(), "conf", &format!("hdfs://127.0.0.1:{rpc_port}"), &own)?;
-        let mut format = java(folder.path(), "conf")?;
-        format.args([Daemon::NameNode.class(), "-format", "-nonInteractive", "-force"]);
-        let mut format = Process::start("HDFS's format tool", format, &folder.path().join("format.log"))?;
-        let formatted = format.wait(START_LIMIT)?;
-        ensure!(formatted == Ended::Code(0), "HDFS's format tool failed\n{}", format.log_tail());
+        let format = java(folder.path(), "conf")?;
+        run_tool(format, folder.path(), &[NAMENODE, "-format", "-nonInteractive", "-force"])?;
         let hdfs =
             Self { folder: Mutex::new(folder), rpc_port, web_port, daemons: [Mutex::new(None), Mutex::new(None)] };
         hdfs.launch(Daemon::NameNode)?;
@@ -333,10 +330,20 @@ pub(super) fn java(folder: &Path, conf: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// Runs one of Hadoop's tools to its end.
+pub(super) fn run_tool(mut command: Command, folder: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    command.args(arguments);
+    let mut process = Process::start("one of HDFS's tools", command, &folder.join("tools.log"))?;
+    let ended = process.wait(START_LIMIT)?;
+    ensure!(ended == Ended::Code(0), "{arguments:?} failed\n{}", process.log_tail());
+    Ok(())
+}
+
 /// A file of Hadoop's settings.
-fn write_site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> {
+pub(super) fn write_site(path: &Path, properties: &[(impl AsRef<str>, String)]) -> anyhow::Result<()> {
     let mut text = "<configuration>\n".to_owned();
     for (name, value) in properties {
+        let name = name.as_ref();
         writeln!(text, "<property><name>{name}</name><value>{value}</value></property>")?;
     }
     text.push_str("</configuration>\n");
@@ -344,7 +351,12 @@ fn write_site(path: &Path, properties: &[(&str, String)]) -> anyhow::Result<()> 
 }
 
 /// A folder of settings: everything on loopback, fast to notice what goes and what comes. `own` are those of this cluster.
-pub(super) fn settings(folder: &Path, conf: &str, default_fs: &str, own: &[(&str, String)]) -> anyhow::Result<()> {
+pub(super) fn settings(
+    folder: &Path,
+    conf: &str,
+    default_fs: &str,
+    own: &[(impl AsRef<str>, String)],
+) -> anyhow::Result<()> {
     let path = folder.join(conf);
     for web in ["hdfs", "datanode", "static", "secondary"] {
         // The servers look for the folders of their pages, which the jars do not have.
@@ -381,8 +393,10 @@ pub(super) fn settings(folder: &Path, conf: &str, default_fs: &str, own: &[(&str
         ("dfs.datanode.hostname", "127.0.0.1".to_owned()),
         ("dfs.datanode.handler.count", "4".to_owned()),
         ("dfs.datanode.du.reserved", "0".to_owned()),
+        // So that a listing of few files is one of several batches.
+        ("dfs.ls.limit", "20".to_owned()),
     ];
-    properties.extend_from_slice(own);
+    properties.extend(own.iter().map(|(name, value)| (name.as_ref(), value.clone())));
     write_site(&path.join("hdfs-site.xml"), &properties)
 }
 

@@ -3,15 +3,15 @@
 //! The edits lie in a shared folder in place of journal nodes, and this module says who is active in place of `ZooKeeper`;
 //! clients see no difference.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::{
     folder::TestFolder,
     free_port,
-    hdfs::{DATANODE, NAMENODE, START_LIMIT, at, java, settings},
-    process::{Ended, Process},
+    hdfs::{DATANODE, NAMENODE, at, java, run_tool, settings},
+    process::Process,
 };
 use crate::{
     http,
@@ -134,13 +134,7 @@ fn wait_until(web_port: u16, wanted: &str) -> anyhow::Result<()> {
 
 /// Runs one of Hadoop's tools to its end.
 fn tool(folder: &TestFolder, conf: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let log = folder.path().join("tools.log");
-    let mut command: Command = java(folder.path(), conf)?;
-    command.args(arguments);
-    let mut process = Process::start("one of HDFS's tools", command, &log)?;
-    let ended = process.wait(START_LIMIT)?;
-    ensure!(ended == Ended::Code(0), "{arguments:?} failed\n{}", process.log_tail());
-    Ok(())
+    run_tool(java(folder.path(), conf)?, folder.path(), arguments)
 }
 
 /// Starts a server.
@@ -171,6 +165,5 @@ fn write_settings(folder: &TestFolder, conf: &str, rpc_ports: [u16; 2], web_port
     if NAMES.contains(&conf) {
         own.push(("dfs.ha.namenode.id".to_owned(), conf.to_owned()));
     }
-    let own: Vec<(&str, String)> = own.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     settings(root, conf, &format!("hdfs://{SERVICE}"), &own)
 }

@@ -101,14 +101,23 @@ impl Kafka {
 
     /// Starts a broker and waits until it serves metadata.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(|_| Ok(Extra::default()))
+    }
+
+    /// Starts a broker with more than a plain listener; `extra` gets the broker's folder.
+    pub(super) fn start_with(extra: impl FnOnce(&TestFolder) -> anyhow::Result<Extra>) -> anyhow::Result<Self> {
         let folder = TestFolder::new("kafka")?;
+        let extra = extra(&folder)?;
         let (port, controller_port) = (free_port()?, free_port()?);
-        fs::write(folder.path().join("server.properties"), settings(&folder, port, controller_port))?;
+        fs::write(folder.path().join("server.properties"), settings(&folder, port, controller_port, &extra))?;
         fs::write(folder.path().join("log4j2.xml"), LOG_SETTINGS)?;
         let log = folder.path().join("broker.log");
         let mut format = java(&folder)?;
         format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]);
         format.arg(folder.path().join("server.properties"));
+        for user in &extra.format {
+            format.arg("--add-scram").arg(user);
+        }
         let mut format = Process::start("Kafka's format tool", format, &log)?;
         let formatted = format.wait(START_LIMIT)?;
         ensure!(formatted == super::process::Ended::Code(0), "Kafka's format tool failed\n{}", format.log_tail());
@@ -350,19 +359,34 @@ fn java(folder: &TestFolder) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// What a broker has besides its plain listener.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Name, security protocol and port of each listener.
+    pub(super) listeners: Vec<(&'static str, &'static str, u16)>,
+    /// More lines of `server.properties`.
+    pub(super) settings: String,
+    /// Users, as the format tool takes them.
+    pub(super) format: Vec<String>,
+}
+
 /// `server.properties`. Topics are never made by being asked for, so that an unknown topic stays unknown; groups may
 /// have short session timeouts, so that a killed member is missed within seconds.
-fn settings(folder: &TestFolder, port: u16, controller_port: u16) -> String {
+fn settings(folder: &TestFolder, port: u16, controller_port: u16, extra: &Extra) -> String {
     let data = folder.path().join("data");
     let data = data.display();
+    let Extra { listeners, settings, .. } = extra;
+    let more = |part: fn(&(&str, &str, u16)) -> String| listeners.iter().map(part).collect::<String>();
+    let own = more(|(name, _, port)| format!(",{name}://localhost:{port}"));
+    let protocols = more(|(name, protocol, _)| format!(",{name}:{protocol}"));
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{own}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{own}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
@@ -382,7 +406,7 @@ num.recovery.threads.per.data.dir=1
 log.cleaner.dedupe.buffer.size=4194304
 log.cleaner.backoff.ms=500
 controlled.shutdown.enable=false
-"
+{settings}"
     )
 }
 

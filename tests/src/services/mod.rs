@@ -14,12 +14,15 @@ use std::{
 use anyhow::Context as _;
 
 pub mod azure;
+pub mod certificates;
 pub mod download;
 pub mod folder;
 pub mod gcs;
 pub mod hdfs;
 pub mod hdfs_pair;
+pub mod hdfs_secure;
 pub mod kafka;
+pub mod kafka_secure;
 mod listener;
 pub mod process;
 pub mod proxy;

@@ -12,6 +12,7 @@ use anyhow::{Context as _, ensure};
 use redis::{Connection, ConnectionLike, Value};
 
 use super::{
+    certificates::Authority,
     folder::TestFolder,
     free_port,
     process::{Ended, Process},
@@ -192,66 +193,6 @@ pub fn pending(link: &mut impl ConnectionLike, stream: &str, group: &str) -> any
     }
 }
 
-/// A certificate authority and a server's certificate from it, made by OpenSSL: `ca.pem`, `server.pem`, `server.key`, and for clients
-/// `client.pem`, `client.key`.
-pub fn make_certificates(folder: &Path) -> anyhow::Result<()> {
-    let run = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-        let output = output.context("openssl is missing")?;
-        ensure!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")?;
-    run(&[
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=test-ca",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-    ])?;
-    for name in ["server", "client"] {
-        let (key, request, cert) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        run(&[
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            &format!("/CN={name}"),
-            "-keyout",
-            &key,
-            "-out",
-            &request,
-        ])?;
-        run(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            "names",
-            "-out",
-            &cert,
-        ])?;
-    }
-    Ok(())
-}
-
 /// A server that speaks TLS only, wants certificates of clients, and has the user `lake` with the password [`PASSWORD`], who may do what
 /// README.md says and nothing else.
 #[derive(Debug)]
@@ -268,10 +209,12 @@ impl SecureRedis {
     /// Starts it. `rules` are those of the user `lake`.
     pub fn start(rules: &str) -> anyhow::Result<Self> {
         let (folder, port) = (TestFolder::new("redis-tls")?, free_port()?);
-        make_certificates(folder.path())?;
+        let authority = Authority::new(folder.path(), "ca")?;
+        authority.sign("server", 2)?;
+        authority.sign("client", 2)?;
         let config = format!(
-            "port 0\ntls-port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\ntls-cert-file server.pem\ntls-key-file server.key\n\
-             tls-ca-cert-file ca.pem\ntls-auth-clients yes\nrequirepass {PASSWORD}\nuser lake on >{PASSWORD} {rules}\ndir {}\n",
+            "port 0\ntls-port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\ntls-cert-file server.crt\ntls-key-file server.key\n\
+             tls-ca-cert-file ca.crt\ntls-auth-clients yes\nrequirepass {PASSWORD}\nuser lake on >{PASSWORD} {rules}\ndir {}\n",
             folder.path().display()
         );
         fs::write(folder.path().join("redis.conf"), config)?;
@@ -304,9 +247,9 @@ impl SecureRedis {
     /// Runs `redis-cli` as the administrator, with commands as input where there are any; what it said.
     pub fn cli(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut command = Command::new("redis-cli");
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "--tls", "--cacert", "ca.pem"]);
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "--tls", "--cacert", "ca.crt"]);
         command
-            .args(["--cert", "client.pem", "--key", "client.key", "--no-auth-warning", "-a", PASSWORD])
+            .args(["--cert", "client.crt", "--key", "client.key", "--no-auth-warning", "-a", PASSWORD])
             .args(arguments);
         run_with_input(command.current_dir(self.folder.path()), input)
     }

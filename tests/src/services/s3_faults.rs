@@ -68,8 +68,8 @@ pub enum Fault {
 }
 
 /// Which requests meet which faults: the faults come one after the other, each on one request of the kind, with as many good
-/// answers between two of them.
-#[derive(Clone, Debug)]
+/// answers between two of them. By default none.
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The kinds.
     pub kinds: Vec<Kind>,
@@ -98,8 +98,17 @@ struct State {
     server: SocketAddr,
     /// What happens to them.
     plan: Plan,
-    /// Requests of each planned kind so far, and the faults that they met.
-    seen: Mutex<(BTreeMap<Kind, usize>, Met)>,
+    /// What came so far.
+    seen: Mutex<Seen>,
+}
+
+/// What came so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Requests of each kind.
+    requests: BTreeMap<Kind, usize>,
+    /// The faults that they met.
+    met: Met,
 }
 
 /// A request, read whole.
@@ -128,7 +137,13 @@ impl S3Faults {
     /// The faults that were met so far.
     #[must_use]
     pub fn met(&self) -> Met {
-        self.state.seen.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.state.seen.lock().unwrap_or_else(PoisonError::into_inner).met.clone()
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn requests(&self) -> BTreeMap<Kind, usize> {
+        self.state.seen.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 }
 
@@ -136,15 +151,15 @@ impl State {
     /// What happens to the next request of a kind.
     fn next_fault(&self, kind: Kind) -> Option<Fault> {
         let Plan { kinds, faults, good_between } = &self.plan;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = seen.requests.entry(kind).or_default();
+        *number += 1;
         if !kinds.contains(&kind) {
             return None;
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = seen.0.entry(kind).or_default();
-        *number += 1;
         let turn = number.is_multiple_of(good_between + 1).then(|| *number / (good_between + 1) - 1)?;
         let fault = *faults.get(turn % faults.len().max(1))?;
-        *seen.1.entry((kind, fault)).or_default() += 1;
+        *seen.met.entry((kind, fault)).or_default() += 1;
         Some(fault)
     }
 }

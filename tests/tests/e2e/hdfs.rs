@@ -10,12 +10,13 @@ use fs_data_sink::{
 };
 use fs_data_sink_tests::{
     lake::{Expected, Lake, Reader},
-    program::{Configuration, PARTITION_BY, end, hdfs_sink, kafka_source},
+    program::{Configuration, PARTITION_BY, Workspace, end, hdfs_sink, kafka_source},
     records::{PARTITIONS, Records},
     services::{
         free_port,
         hdfs::{Daemon, Hdfs, Way, is_staged, store, superuser},
         hdfs_pair::HdfsPair,
+        hdfs_secure::HdfsSecure,
         process::{Process, Signal},
         runtime,
         s3::S3Access,
@@ -38,7 +39,7 @@ const RECORDS: u64 = 20_000;
 fn with_cluster(
     name: &str,
     hdfs: &Hdfs,
-    body: impl FnOnce(&mut fs_data_sink_tests::program::Workspace) -> anyhow::Result<()>,
+    body: impl FnOnce(&mut Workspace) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     scenario(name, body).map_err(|error| error.context(format!("HDFS's logs: {}", hdfs.keep_log())))
 }
@@ -312,16 +313,64 @@ fn hdfs_datanode_dies_in_the_middle_of_a_file_by_web() -> anyhow::Result<()> {
     interrupted_file("hdfs-interrupted-web", Way::Web)
 }
 
+/// Scenario: a cluster with Kerberos, encryption and HTTPS, by RPC with a ticket and by WebHDFS with a delegation token; then
+/// without a ticket, with a wrong token, and without the authority that signed the certificate.
+/// Guarantees: every row arrives exactly once both ways; each of the three is refused in words that name what to look at, and the
+/// token is in none of them.
+#[test]
+fn hdfs_with_kerberos_and_https() -> anyhow::Result<()> {
+    let (kafka, mut hdfs) = (kafka()?, HdfsSecure::start()?);
+    let result = scenario("hdfs-secure", |workspace| {
+        let records = filled_topic(kafka, "hdfs-secure", 24, RECORDS)?;
+        let [(config, its_path), of_ticket @ ..] = hdfs.kerberos();
+        workspace.set(config, &its_path);
+        let conf = format!("  hadoop_conf_dir: {}\n", hdfs.conf_dir().display());
+        let native = format!("  type: hdfs\n  url: {}\n  base_path: /native\n{conf}", hdfs.native_url());
+        let trust = format!("  ca_file: {}\n", hdfs.ca_file().display());
+        let web = |token: &str, more: &str| {
+            format!("  type: hdfs\n  url: {}\n  base_path: /web\n  delegation_token: {token}\n{more}", hdfs.web_url())
+        };
+        workspace.set("KRB5CCNAME", "FILE:/nowhere");
+        refused_in(workspace, &native, &["Kerberos ticket (kinit)", "hadoop_conf_dir"])?;
+        for (name, value) in of_ticket {
+            workspace.set(name, &value);
+        }
+        refused_in(workspace, &web("JAAEcm9vdA", &trust), &["sink.delegation_token"])?;
+        refused_in(workspace, &web(hdfs.token(), ""), &["sink.ca_file", "certificate"])?;
+        for (folder, sink) in [("/native", native), ("/web", web(hdfs.token(), &trust))] {
+            let source = kafka_source(kafka.bootstrap(), &records.topic, &unique("group"));
+            let configuration =
+                Configuration::new("secure", source, sink + PARTITION_BY).with_records_schema_and_plugins();
+            workspace.write("pipeline.yaml", configuration.yaml())?;
+            workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?.expect(0, &[])?;
+            let finished = workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?;
+            finished.expect(0, &[])?;
+            ensure!(!finished.output.contains(hdfs.token()), "the token was said");
+            let seen =
+                Lake::HdfsSecure(&hdfs, folder).read(Reader::PyArrow, &["country", "level"], workspace.path())?;
+            seen.compare(&Expected::of_records(&records, RECORDS))?.expect_exact()?;
+            workspace
+                .run(&["ledger", "verify", "pipeline.yaml"], SHORT)?
+                .expect(0, &["the store is as the ledger says"])?;
+        }
+        Ok(())
+    });
+    result.map_err(|error| error.context(format!("HDFS's logs: {}", hdfs.keep_log())))
+}
+
 /// What `validate --connect` says of a sink that cannot be used.
 fn refused(name: &str, sink: &str, words: &[&str]) -> anyhow::Result<()> {
-    scenario(name, |workspace| {
-        let source = "  type: file\n  paths: [pipeline.yaml]\n".to_owned();
-        workspace.write("pipeline.yaml", Configuration::new("wrong", source, sink.to_owned()).yaml())?;
-        let finished = workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?;
-        finished.expect(1, words)?;
-        ensure!(!finished.output.contains("op="), "an address was said: {}", finished.output);
-        Ok(())
-    })
+    scenario(name, |workspace| refused_in(workspace, sink, words))
+}
+
+/// The same in a workspace that is there.
+fn refused_in(workspace: &Workspace, sink: &str, words: &[&str]) -> anyhow::Result<()> {
+    let source = "  type: file\n  paths: [pipeline.yaml]\n".to_owned();
+    workspace.write("pipeline.yaml", Configuration::new("wrong", source, sink.to_owned()).yaml())?;
+    let finished = workspace.run(&["validate", "--connect", "pipeline.yaml"], SHORT)?;
+    finished.expect(1, words)?;
+    ensure!(!finished.output.contains("op="), "an address was said: {}", finished.output);
+    Ok(())
 }
 
 /// Scenario: nobody listens where the namenode should, its name is unknown, or the port is the other protocol's.

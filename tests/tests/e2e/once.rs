@@ -8,6 +8,7 @@ use fs_data_sink_tests::{
     lake::{Expected, Lake, Reader},
     program::{Configuration, PARTITION_BY, Workspace, end, hdfs_sink, kafka_source, local_sink, s3_sink},
     records::{PARTITIONS, Records},
+    requests::small_requests_a_commit,
     services::{
         hdfs::{Way, superuser},
         process::{Ended, Signal},
@@ -18,11 +19,14 @@ use fs_data_sink_tests::{
 use serde_json::Value;
 
 use crate::shared::{
-    FAIL_POINT, Feed, LONG, SHORT, end_at, ensure_all_there, filled_topic, hdfs, kafka, s3, scenario, unique,
+    FAIL_POINT, Feed, LONG, SHORT, end_at, ensure_all_there, filled_topic, hdfs, kafka, s3, say, scenario, unique,
 };
 
 /// Enough for several commits in a run.
 const RECORDS: u64 = 30_000;
+
+/// Requests of a commit besides those of its files.
+const SMALL_REQUESTS_MAX: f64 = 3.0;
 
 /// Moments of a commit, in their order, and how often each is passed before the process ends there.
 const POINTS: [&str; 12] = [
@@ -184,5 +188,17 @@ fn uploads_that_expired_are_written_once_more() -> anyhow::Result<()> {
         let seen = Lake::S3(s3, &prefix).read(Reader::DuckDb, &["country", "level"], workspace.path())?;
         seen.compare(&Expected::of_records(&records, RECORDS))?.expect_exact()?;
         workspace.run(&["ledger", "verify", "pipeline.yaml"], SHORT)?.expect(0, &[])
+    })
+}
+
+/// Scenario: 20 and 220 commits of a file each into S3, through a proxy that counts.
+/// Guarantees: besides the requests of the files a commit makes three at most, snapshots of the ledger and all.
+#[test]
+fn a_commit_makes_few_small_requests() -> anyhow::Result<()> {
+    scenario("requests", |workspace| {
+        let requests = small_requests_a_commit(workspace, s3()?, &unique("requests"))?;
+        say(&format!("{requests:.2} small requests a commit"));
+        ensure!(requests > 0.9 && requests <= SMALL_REQUESTS_MAX, "{requests} small requests a commit");
+        Ok(())
     })
 }

@@ -61,7 +61,7 @@ impl Fixture {
     /// The files are merged, and nothing is left of it.
     async fn expect_merged(&self) {
         assert_eq!(self.names().await, [MERGED]);
-        assert_eq!(audit::verify(&self.store).await.unwrap().findings, Vec::<String>::new());
+        assert_eq!(audit::verify(&self.store, audit::Offsets::Dense).await.unwrap().findings, Vec::<String>::new());
         assert_eq!(self.ledger.look().await.unwrap().compaction.pending, None);
     }
 }
@@ -120,7 +120,7 @@ async fn the_next_claim_finishes_what_a_dead_process_recorded() {
                     dead.delete_inputs(&merge).await.unwrap();
                 }
             }
-            let findings = audit::verify(&fixture.store).await.unwrap().findings;
+            let findings = audit::verify(&fixture.store, audit::Offsets::Dense).await.unwrap().findings;
             assert!(
                 findings.len() == 1 && findings[0].contains("are being merged into orders/m.parquet"),
                 "{findings:?}"
@@ -178,7 +178,7 @@ async fn a_merged_file_that_was_lost_is_given_up_only_where_all_others_are_there
         fixture.store.put(&Path::from(INPUTS[1]), Bytes::from_static(b"rows")).await.unwrap();
         fixture.compactor().await;
         assert_eq!(fixture.names().await, INPUTS);
-        assert_eq!(audit::verify(&fixture.store).await.unwrap().findings, Vec::<String>::new());
+        assert_eq!(audit::verify(&fixture.store, audit::Offsets::Dense).await.unwrap().findings, Vec::<String>::new());
     }
 }
 

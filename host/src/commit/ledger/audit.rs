@@ -106,24 +106,33 @@ pub async fn show(store: &Store) -> Result<Report, PipelineError> {
 pub struct Verified {
     /// Everything about the store that does not agree with the ledger, a line each.
     pub findings: Vec<String>,
-    /// Offsets without rows that are no fault of the ledger or the store, a line for each partition.
+    /// Offsets that the source deleted before they were read, a line for each partition.
     pub notes: Vec<String>,
 }
 
+/// How the offsets of a source follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offsets {
+    /// One behind the other, and a source covers those that it passes over: what no commit covers was lost.
+    Dense,
+    /// As they come (ids of Redis streams): between two commits there need be none.
+    Sparse,
+}
+
 /// Whether the store agrees with the ledger.
-pub async fn verify(store: &Store) -> Result<Verified, PipelineError> {
-    let first = look(store).await?;
+pub async fn verify(store: &Store, offsets: Offsets) -> Result<Verified, PipelineError> {
+    let first = look(store, offsets).await?;
     if first.findings.is_empty() {
         return Ok(first);
     }
     // What a running pipeline has finished meanwhile was no finding.
-    let again: BTreeSet<String> = look(store).await?.findings.into_iter().collect();
+    let again: BTreeSet<String> = look(store, offsets).await?.findings.into_iter().collect();
     let findings = first.findings.into_iter().filter(|finding| again.contains(finding)).collect();
     Ok(Verified { findings, notes: first.notes })
 }
 
 /// One look at everything.
-async fn look(store: &Store) -> Result<Verified, PipelineError> {
+async fn look(store: &Store, offsets: Offsets) -> Result<Verified, PipelineError> {
     let state = load(store).await?;
     let known = known_files(store, &state).await?;
     let pending = state.unsettled();
@@ -153,7 +162,10 @@ async fn look(store: &Store) -> Result<Verified, PipelineError> {
     for path in there.keys().filter(|path| is_data(path) && !is_known(path)) {
         findings.push(format!("{path}: visible, and no record of this ledger owns it"));
     }
-    Ok(Verified { findings, notes: offsets_without_rows(store, &state).await? })
+    if offsets == Offsets::Dense {
+        findings.extend(gaps(store, &state).await?);
+    }
+    Ok(Verified { findings, notes: deleted_by_source(&state) })
 }
 
 /// A merge that is not known to be finished, in words.
@@ -175,37 +187,34 @@ fn has_suffix(path: &str, suffix: &str) -> bool {
     std::path::Path::new(path).extension().is_some_and(|found| found == suffix)
 }
 
-/// Offsets that no commit covers: those that the source deleted before they were read, ever; and gaps between the commits
-/// whose records are there. Overlaps cannot be: a ledger with one does not load.
-async fn offsets_without_rows(store: &Store, state: &State) -> Result<Vec<String>, PipelineError> {
+/// Offsets that the source deleted before they were read.
+fn deleted_by_source(state: &State) -> Vec<String> {
     let missing = state.partitions.iter().filter(|(_, position)| position.missing > 0).map(|(partition, position)| {
         let missing = position.missing;
         format!("{}: {missing} offsets were deleted by the source before they were read (retention)", partition.name())
     });
-    let mut notes: Vec<String> = missing.collect();
+    missing.collect()
+}
+
+/// Offsets between two commits that neither covers, where the records are still there. A source covers what it passes over
+/// (ends of transactions, compaction), so these were read and not written. Overlaps cannot be: a ledger with one does not load.
+async fn gaps(store: &Store, state: &State) -> Result<Vec<String>, PipelineError> {
+    let mut findings = Vec::new();
     let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
-    let mut gaps: BTreeMap<Partition, (u64, i64)> = BTreeMap::new();
     for sequence in snapshot::first_record(store).await?..state.next {
         let Some(record) = read_record(store, sequence).await? else { continue };
         let (Action::Commit { ranges, .. } | Action::Skip { ranges }) = record.action else { continue };
         for record::Range { topic, partition, from, to } in ranges {
             let partition = Partition { topic, partition };
             if let Some(before) = next.insert(partition.clone(), to).filter(|before| *before < from) {
-                let (count, offsets) = gaps.entry(partition).or_default();
-                *count += 1;
-                *offsets += from - before;
+                findings.push(format!(
+                    "{}: record {sequence}: no commit covers offsets {before}..{from}",
+                    partition.name()
+                ));
             }
         }
     }
-    // What a transaction leaves is a control record; it is said, and not held against the ledger.
-    notes.extend(gaps.into_iter().map(|(partition, (count, offsets))| {
-        format!(
-            "{}: {offsets} offsets in {count} gaps between commits had no records to be read (ends of transactions, aborted \
-             transactions, compaction)",
-            partition.name()
-        )
-    }));
-    Ok(notes)
+    Ok(findings)
 }
 
 /// Every file that the ledger knows.

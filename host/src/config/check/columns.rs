@@ -22,8 +22,8 @@ pub(super) struct Columns(Vec<Field>);
 pub(super) fn known(decode: &DecodeConfig) -> Option<Columns> {
     let declared = match (decode.format, &decode.declared_schema) {
         (ValueFormat::Raw, _) => &ENVELOPE_SCHEMA,
-        (ValueFormat::Json, Some(declared)) => declared,
-        (ValueFormat::Json, None) => return None,
+        (_, Some(declared)) => declared,
+        (_, None) => return None,
     };
     let mut fields: Vec<Field> = declared.fields().iter().map(|field| field.as_ref().clone()).collect();
     for column in &decode.metadata_columns {

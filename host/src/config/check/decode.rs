@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Fields, Schema};
 
 use crate::config::{
-    DecodeConfig, MetadataColumn, OnNewField, OnTypeChange, ValueFormat,
+    DecodeConfig, JsonHints, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, ValueFormat, json_pointer,
     reader::Section,
     schema::{DEPTH_MAX, parse_type},
     value::{boolean, choice},
@@ -20,8 +20,41 @@ pub(super) const METADATA_COLUMNS: [(&str, MetadataColumn); 5] = [
     ("key", MetadataColumn::Key),
 ];
 
+/// What `source` says about its values.
+#[derive(Clone, Debug)]
+pub(super) struct Values {
+    /// How they are encoded.
+    format: ValueFormat,
+    /// The way to the payload in them.
+    payload_pointer: Vec<String>,
+    /// What to do with a record that has none.
+    on_tombstone: OnTombstone,
+}
+
+/// What `source` says about its values.
+pub(super) fn values(source: &Section<'_>) -> Values {
+    let formats = [("json", ValueFormat::Json), ("arrow_ipc", ValueFormat::ArrowIpc), ("raw", ValueFormat::Raw)];
+    let format = source.get_or("value_format", ValueFormat::Json, |text| match text {
+        "avro" | "protobuf" | "json_schema" => {
+            Err(format!("this version does not serve {text} yet; it serves json, arrow_ipc and raw"))
+        }
+        _ => choice(text, &formats),
+    });
+    let payload_pointer = source.get("payload_pointer", json_pointer).unwrap_or_default();
+    if !payload_pointer.is_empty() && format != ValueFormat::Json {
+        source.fault("payload_pointer", "has no meaning without `value_format: json`");
+    }
+    let choices = [("skip", OnTombstone::Skip), ("null_row", OnTombstone::NullRow), ("reject", OnTombstone::Reject)];
+    let on_tombstone = source.get("on_tombstone", |text| choice(text, &choices));
+    if on_tombstone.is_some() && format == ValueFormat::Raw {
+        source.fault("on_tombstone", "has no meaning with `value_format: raw`, where a tombstone is a null in `value`");
+    }
+    Values { format, payload_pointer, on_tombstone: on_tombstone.unwrap_or(OnTombstone::Reject) }
+}
+
 /// How bytes become rows.
-pub(super) fn read(section: Section<'_>, format: ValueFormat) -> DecodeConfig {
+pub(super) fn read(section: Section<'_>, values: Values) -> DecodeConfig {
+    let Values { format, payload_pointer, on_tombstone } = values;
     let fields = fields(&section, 0);
     let has_fields = section.node("fields").is_some();
     let is_declared = section.get("mode", |text| choice(text, &[("declared", true), ("infer", false)]));
@@ -54,9 +87,17 @@ pub(super) fn read(section: Section<'_>, format: ValueFormat) -> DecodeConfig {
             section.fault("metadata_columns", format!("{name} becomes the column \"_{name}\", which `fields` has too"));
         }
     }
-    let declared_schema = (is_declared && format == ValueFormat::Json).then(|| Arc::new(Schema::new(fields)));
+    let declared_schema = (is_declared && format != ValueFormat::Raw).then(|| Arc::new(Schema::new(fields)));
     section.finish();
-    DecodeConfig { format, declared_schema, on_new_field, on_type_change, metadata_columns }
+    DecodeConfig {
+        format,
+        payload_pointer,
+        on_tombstone,
+        declared_schema,
+        on_new_field,
+        on_type_change,
+        metadata_columns,
+    }
 }
 
 /// Facts about a record that become columns.
@@ -110,11 +151,42 @@ fn fields(section: &Section<'_>, depth: usize) -> Vec<Field> {
                 field.fault("name", message);
             }
             // A field whose type is wrong is still there for those who ask for its name.
-            fields.push(Field::new(name, data_type.unwrap_or(DataType::Null), nullable));
+            let data_type = data_type.unwrap_or(DataType::Null);
+            let hints = hints(&field, &data_type);
+            fields.push(hints.on(Field::new(name, data_type, nullable)));
         }
         field.finish();
     }
     fields
+}
+
+/// How JSON writes the values of a field.
+fn hints(field: &Section<'_>, data_type: &DataType) -> JsonHints {
+    let hints = JsonHints {
+        encoding: field.get("encoding", |text| choice(text, &JsonHints::ENCODINGS)),
+        epoch: field.get("epoch", |text| choice(text, &JsonHints::UNITS)),
+    };
+    if hints.encoding.is_some() && !has(data_type, &|leaf| *leaf == DataType::Binary) {
+        field.fault("encoding", "belongs to fields of type binary");
+    }
+    if hints.epoch.is_some() && !has(data_type, &|leaf| matches!(leaf, DataType::Timestamp(..))) {
+        field.fault("epoch", "belongs to fields of type timestamp");
+    }
+    hints
+}
+
+/// Whether a type is of a kind, or a list or map of it.
+fn has(data_type: &DataType, is: &dyn Fn(&DataType) -> bool) -> bool {
+    match data_type {
+        DataType::List(item) => has(item.data_type(), is),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) => pair.iter().any(|field| has(field.data_type(), is)),
+            _ => false,
+        },
+        // After a fault of its own.
+        DataType::Null => true,
+        other => is(other),
+    }
 }
 
 /// The type of a field; `None` after a fault.

@@ -2,9 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use super::redis::{self, REDIS_KEYS};
+use super::{
+    decode::{self, Values},
+    redis::{self, REDIS_KEYS},
+};
 use crate::config::{
-    FileConfig, KafkaConfig, Secret, SourceConfig, SourceKind, ValueFormat, properties,
+    FileConfig, KafkaConfig, Secret, SourceConfig, SourceKind, properties,
     reader::Section,
     topics,
     value::{choice, count_up_to, positive_duration},
@@ -31,13 +34,13 @@ enum Kind {
 }
 
 /// The source, and how its values are encoded. The original has one of its keys in the section `pipeline`.
-pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) -> (Option<SourceConfig>, ValueFormat) {
+pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) -> (Option<SourceConfig>, Values) {
     let old_timeout = pipeline.get("batch_timeout_seconds", positive_duration);
     if !section.is_there() {
         if section.node_is_missing() {
             section.fault("", "the section is missing: where do records come from?");
         }
-        return (None, ValueFormat::Json);
+        return (None, decode::values(&section));
     }
     let batch_rows_max = section.get_or("batch_size", 8_192, count_up_to(BATCH_ROWS_MAX));
     let batch_timeout = section
@@ -45,12 +48,7 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
         .or(section.get("batch_timeout_seconds", positive_duration))
         .or(old_timeout)
         .unwrap_or(Duration::from_millis(250));
-    let format = section.get_or("value_format", ValueFormat::Json, |text| match text {
-        "arrow_ipc" | "avro" | "protobuf" | "json_schema" => {
-            Err(format!("this version does not serve {text} yet; it serves json and raw"))
-        }
-        _ => choice(text, &[("json", ValueFormat::Json), ("raw", ValueFormat::Raw)]),
-    });
+    let values = decode::values(&section);
     let _ = section.required_text("type", "kafka, redis or file");
     let kind = section
         .get("type", |text| choice(text, &[("kafka", Kind::Kafka), ("redis", Kind::Redis), ("file", Kind::File)]));
@@ -75,10 +73,10 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
             SourceKind::File(files)
         }
         // Which other keys it has depends on the type.
-        None => return (None, format),
+        None => return (None, values),
     };
     section.finish();
-    (Some(SourceConfig { kind, batch_rows_max, batch_timeout }), format)
+    (Some(SourceConfig { kind, batch_rows_max, batch_timeout }), values)
 }
 
 /// A Kafka source.

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Compression, DeadLetterConfig, HdfsProtocol, OnNewField, PartitionTransform, Secret, SinkConfig, SinkKind,
-    SourceKind, ValueFormat,
+    Compression, DeadLetterConfig, HdfsProtocol, OnNewField, OnTombstone, PartitionTransform, Secret, SinkConfig,
+    SinkKind, SourceKind, ValueFormat,
 };
 
 mod redis;
@@ -227,7 +227,7 @@ fn values_of_a_source_are_checked() {
     assert_eq!(faults_of_source("batch_timeout: 0"), "source.batch_timeout: must be more than 0");
     assert_eq!(
         faults_of_source("value_format: avro"),
-        "source.value_format: this version does not serve avro yet; it serves json and raw"
+        "source.value_format: this version does not serve avro yet; it serves json, arrow_ipc and raw"
     );
     assert_eq!(
         faults_of_source("group_id: ''"),
@@ -788,4 +788,40 @@ proptest! {
     ) {
         let _ = load_text(&text, &[("SINK_TYPE", "s3")], &[(&key, &text)]);
     }
+}
+
+#[test]
+fn payloads_tombstones_and_how_json_writes_fields() {
+    let text = "source: {type: file, paths: ['-'], payload_pointer: '/a~1b/~0c/0', on_tombstone: null_row}\n\
+                sink: {type: local, base_path: a}\n\
+                schema: {fields: [{name: t, type: 'timestamp[us, UTC]', epoch: ms}, {name: d, type: time},\n\
+                {name: b, type: list<binary>, encoding: hex}]}\n";
+    let config = load_text(text, &[], &[]).unwrap();
+    let decode = &config.pipelines[0].decode;
+    assert_eq!(decode.payload_pointer, ["a/b", "~c", "0"]);
+    assert_eq!(decode.on_tombstone, OnTombstone::NullRow);
+    let again = load_text(&config.to_yaml(), &[], &[]).unwrap();
+    let again = &again.pipelines[0].decode;
+    assert_eq!((&again.declared_schema, &again.payload_pointer), (&decode.declared_schema, &decode.payload_pointer));
+    assert_eq!(again.on_tombstone, decode.on_tombstone);
+    assert_eq!(
+        faults_of_source("payload_pointer: a/b"),
+        "source.payload_pointer: expected a JSON pointer such as /payload/after, found \"a/b\""
+    );
+    assert_eq!(
+        faults_of_source("payload_pointer: /a~2"),
+        "source.payload_pointer: in a JSON pointer `~` is written ~0 and `/` in a name ~1, found \"/a~2\""
+    );
+    assert_eq!(
+        faults_of_source("value_format: arrow_ipc, payload_pointer: /a"),
+        "source.payload_pointer: has no meaning without `value_format: json`"
+    );
+    assert_eq!(
+        faults_of_source("value_format: raw, on_tombstone: skip"),
+        "source.on_tombstone: has no meaning with `value_format: raw`, where a tombstone is a null in `value`"
+    );
+    let fields = "schema: {fields: [{name: a, type: string, encoding: hex}, {name: b, type: date, epoch: s}]}";
+    let message = faults_of_line(fields);
+    assert!(message.contains("encoding: belongs to fields of type binary"), "{message}");
+    assert!(message.contains("epoch: belongs to fields of type timestamp"), "{message}");
 }

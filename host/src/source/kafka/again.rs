@@ -15,7 +15,7 @@ use super::{
         EVENTS_MAX, LaneContext, SourceEvent,
         envelope::{EnvelopeBuilder, Record},
     },
-    client,
+    begin, client,
 };
 use crate::{
     checkpoint::{CheckpointDelta, SourcePartition},
@@ -25,9 +25,6 @@ use crate::{
 
 /// One poll waits at most this long.
 const POLL_WAIT: Duration = Duration::from_millis(200);
-
-/// How long a broker may take to say where a partition begins and ends.
-const WATERMARK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Polls without a record after which the broker counts as away: two minutes.
 const SILENT_POLLS_MAX: u32 = 600;
@@ -122,11 +119,7 @@ fn assign(
 ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
     let (mut list, mut open) = (TopicPartitionList::new(), BTreeMap::new());
     for (partition, range) in ranges.iter() {
-        let (low, high) =
-            consumer.fetch_watermarks(&partition.topic, partition.partition, WATERMARK_TIMEOUT).map_err(|error| {
-                PipelineError::restart(format!("{partition}: the broker did not say where it begins and ends"))
-                    .because(error)
-            })?;
+        let (low, high) = begin::ends_of(consumer, partition)?;
         if low > range.from || high < range.to {
             return Err(PipelineError::stop(format!(
                 "{partition}: a committed file was lost before it became visible, and its records {}..{} cannot be read once \

@@ -1,8 +1,9 @@
 //! From the configuration to librdkafka's properties, and what librdkafka says meanwhile.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rdkafka::{
@@ -13,7 +14,11 @@ use rdkafka::{
 };
 
 use super::super::LaneContext;
-use crate::{config::KafkaConfig, error::PipelineError, telemetry::rate_limit::RateLimited};
+use crate::{
+    config::{Delivery, KafkaConfig},
+    error::PipelineError,
+    telemetry::rate_limit::RateLimited,
+};
 
 /// A broker that is away is told about at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,6 +89,11 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set_log_level(RDKafkaLogLevel::Warning);
+    if context.run.delivery == Delivery::ExactlyOnce {
+        // Where reading begins is set for each partition (`begin.rs`). An offset that the broker has deleted meanwhile is told
+        // of, so that what is missing is counted.
+        config.set("auto.offset.reset", "error");
+    }
     config
 }
 
@@ -99,9 +109,11 @@ pub(super) fn refused(kafka: &KafkaConfig, error: KafkaError) -> PipelineError {
     PipelineError::stop(message).because(error)
 }
 
-/// Whether an error stays until a person acts, with the key to look at.
-pub(super) fn for_a_person(code: RDKafkaErrorCode) -> Option<&'static str> {
+/// Whether an error stays until a person acts, with the key to look at. `reason` is what librdkafka says of it.
+pub(super) fn for_a_person(code: RDKafkaErrorCode, reason: &str) -> Option<&'static str> {
     match code {
+        // In TLS 1.3 a broker looks at the client's certificate after the handshake, so its refusal is a failed receive.
+        RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure => about_certificates(reason),
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
             Some("the broker refuses the user or the password: see security.protocol and sasl.* in source.extra_config")
         }
@@ -110,6 +122,47 @@ pub(super) fn for_a_person(code: RDKafkaErrorCode) -> Option<&'static str> {
         RDKafkaErrorCode::Fatal => Some("librdkafka cannot go on"),
         _ => None,
     }
+}
+
+/// What is wrong with a certificate, where OpenSSL's words tell of one. Other failures of TLS may pass: a broker that goes
+/// down in the middle of a handshake looks like one.
+fn about_certificates(reason: &str) -> Option<&'static str> {
+    let reason = reason.to_ascii_lowercase();
+    if reason.contains("alert") && (reason.contains("certificate") || reason.contains("unknown ca")) {
+        return Some(
+            "the broker refuses the client's certificate, or wants one: it may have expired, or be of an authority that the \
+             broker does not know; see ssl.certificate.location, ssl.key.location or ssl.keystore.location in \
+             source.extra_config",
+        );
+    }
+    (reason.contains("certificate verify failed") || reason.contains("certificate has expired")).then_some(
+        "the broker's certificate cannot be trusted: it may have expired, be of another host, or of an authority that \
+         ssl.ca.location in source.extra_config does not name",
+    )
+}
+
+/// The files of keys and certificates that a client was made with. librdkafka reads them once; a client that is made anew
+/// reads what is there then.
+#[derive(Debug)]
+pub(super) struct KeyFiles(Vec<(PathBuf, Option<SystemTime>)>);
+
+impl KeyFiles {
+    /// Those of a configuration, as they are now.
+    pub(super) fn of(kafka: &KafkaConfig) -> Self {
+        let is_file = |name: &str| name.starts_with("ssl.") && name.ends_with(".location");
+        let files = kafka.extra_config.iter().filter(|(name, _)| is_file(name));
+        Self(files.map(|(_, path)| (PathBuf::from(path.reveal()), changed_at(Path::new(path.reveal())))).collect())
+    }
+
+    /// Whether somebody has replaced one since.
+    pub(super) fn have_changed(&self) -> bool {
+        self.0.iter().any(|(path, then)| changed_at(path) != *then)
+    }
+}
+
+/// When a file was last written; `None` where that cannot be known.
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|facts| facts.modified()).ok()
 }
 
 /// Keeps the last error and logs errors at a bounded rate.
@@ -146,13 +199,25 @@ impl Listener {
         if code == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
-        if let Some(advice) = code.and_then(for_a_person) {
+        if let Some(advice) = code.and_then(|code| for_a_person(code, reason)) {
             let message = format!("{advice}: {reason}");
             self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        // That all brokers are down tells less than what came before it.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || last.is_none() {
+            *last = Some(reason.to_owned());
+        }
+        drop(last);
         if let Some(suppressed) = self.log.allow() {
             tracing::warn!(%error, reason, suppressed, "Kafka: librdkafka goes on trying");
+        }
+    }
+
+    /// Logs what is tried again, at the same bounded rate.
+    pub(super) fn tell(&self, reason: &str) {
+        if let Some(suppressed) = self.log.allow() {
+            tracing::warn!(reason, suppressed, "Kafka: trying again");
         }
     }
 }
@@ -164,3 +229,24 @@ impl ClientContext for Listener {
 }
 
 impl ConsumerContext for Listener {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_about_certificates_are_for_a_person() {
+        let of = |reason| for_a_person(RDKafkaErrorCode::SSL, reason).unwrap_or("it may pass");
+        let theirs = "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker certificate could not \
+                      be verified, verify that ssl.ca.location is correctly configured";
+        assert!(of(theirs).starts_with("the broker's certificate cannot be trusted"));
+        let ours = "error:0A000415:SSL routines::sslv3 alert certificate expired:SSL alert number 45";
+        assert!(of(ours).starts_with("the broker refuses the client's certificate"));
+        let later =
+            "Receive failed: error:0A000416:SSL routines::ssl/tls alert certificate unknown: SSL alert number 46";
+        assert!(for_a_person(RDKafkaErrorCode::BrokerTransportFailure, later).is_some());
+        assert_eq!(for_a_person(RDKafkaErrorCode::BrokerTransportFailure, "Connect to ipv4#127.0.0.1:1 failed"), None);
+        assert!(of("tlsv1 alert unknown ca: SSL alert number 48").starts_with("the broker refuses"));
+        assert_eq!(of("SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?"), "it may pass");
+    }
+}

@@ -30,14 +30,15 @@ use tokio::sync::{
 
 use super::{
     super::{LaneContext, SourceEvent, envelope::EnvelopeBuilder},
+    begin::{self, Begin, Reset},
     client::Listener,
     owed::Owed,
     topic_id,
 };
 use crate::{
     checkpoint::{CheckpointDelta, SourcePartition},
-    config::Delivery,
-    error::PipelineError,
+    config::{Delivery, KafkaConfig},
+    error::{PipelineError, Verdict},
 };
 
 /// How long a revocation waits for the lane: enough for an upload and a few tries, well below librdkafka's default
@@ -47,9 +48,6 @@ const REVOKE_WAIT: Duration = Duration::from_secs(60);
 /// How long an assignment waits for the lane to claim it: the store may be away for a while. Below librdkafka's default
 /// `max.poll.interval.ms` of five minutes, after which the group would go on without this member.
 const CLAIM_WAIT: Duration = Duration::from_secs(240);
-
-/// How long a broker may take to say where a partition begins and ends.
-const WATERMARK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a waiting thread looks up.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -71,6 +69,11 @@ pub(super) struct Group {
     topic_ids: Mutex<BTreeMap<Arc<str>, String>>,
     /// Whether the cluster is asked for such ids.
     has_topic_ids: bool,
+    /// Where partitions begin that nobody knows.
+    reset: Reset,
+    /// With a ledger: up to where each partition that is ours was read. The next batch covers what comes from there on, so
+    /// that batches follow each other without a gap, although a transaction's ends and what was compacted are no records.
+    read_to: Mutex<BTreeMap<SourcePartition, i64>>,
     /// Offsets that the broker has not taken yet.
     pub(super) owed: Owed,
     /// Records on their way into batches, by topic.
@@ -89,14 +92,16 @@ pub(super) struct Group {
 
 impl Group {
     /// Not yet a member.
-    pub(super) fn new(events: mpsc::Sender<SourceEvent>, context: &LaneContext, has_topic_ids: bool) -> Self {
+    pub(super) fn new(events: mpsc::Sender<SourceEvent>, context: &LaneContext, kafka: &KafkaConfig) -> Self {
         Self {
             context: context.clone(),
             events,
             waiting: Mutex::default(),
             owned: Mutex::default(),
             topic_ids: Mutex::default(),
-            has_topic_ids,
+            has_topic_ids: kafka.has_topic_ids,
+            reset: Reset::of(kafka),
+            read_to: Mutex::default(),
             owed: Owed::default(),
             builders: Mutex::default(),
             fetched_to: Mutex::default(),
@@ -202,9 +207,27 @@ impl Group {
             return None;
         }
         Some(match builder.finish(&self.context.budget) {
-            Ok(batch) => SourceEvent::Batch(batch),
+            Ok(mut batch) => {
+                let read_to: Vec<_> =
+                    batch.delta.iter().map(|(partition, range)| (partition.clone(), range.to)).collect();
+                for (partition, to) in read_to {
+                    if let Some(from) = lock(&self.read_to).get_mut(&partition) {
+                        batch.delta.begin_at(&partition, *from);
+                        *from = to;
+                    }
+                }
+                SourceEvent::Batch(batch)
+            }
             Err(error) => SourceEvent::Failed(error),
         })
+    }
+
+    /// Takes every batch under construction, as [`Group::push`] does.
+    fn push_batches(&self) {
+        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
+        for batch in batches {
+            self.push(batch);
+        }
     }
 
     /// Partitions are being taken away: everything read of them goes to the lane, and the lane commits it.
@@ -215,10 +238,7 @@ impl Group {
             return;
         }
         let deadline = Instant::now() + REVOKE_WAIT;
-        let batches: Vec<_> = self.builders().values_mut().filter_map(|builder| self.finish_batch(builder)).collect();
-        for batch in batches {
-            self.push(batch);
-        }
+        self.push_batches();
         if is_lost {
             tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = partitions.len(),
                 "partitions were lost (the session expired): what was not committed of them is read again");
@@ -276,22 +296,31 @@ impl Group {
         Ok(ids)
     }
 
-    /// Partitions come: where the lane says that they begin. `None` when it could not say; the source has failed then.
-    fn begin_of(
+    /// With a ledger: has the lane claim partitions that come, and sets where they begin. `false` when that failed, and the
+    /// source with it.
+    fn begin(
         &self,
         consumer: &BaseConsumer<Member>,
+        list: &mut TopicPartitionList,
         partitions: &[SourcePartition],
-    ) -> Option<BTreeMap<SourcePartition, i64>> {
-        if !self.has_ledger() || partitions.is_empty() || self.is_closed() {
-            return Some(BTreeMap::new());
+    ) -> Result<bool, PipelineError> {
+        let Some(recorded) = self.claim(partitions, self.identify(consumer, partitions)?) else { return Ok(false) };
+        let begins = begin::of_assigned(consumer, partitions, &recorded, self.reset)?;
+        for (partition, Begin { at, .. }) in &begins {
+            list.set_partition_offset(&partition.topic, partition.partition, Offset::Offset(*at))
+                .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {at}")).because(error))?;
         }
-        let topic_ids = match self.identify(consumer, partitions) {
-            Ok(topic_ids) => topic_ids,
-            Err(error) => {
-                self.push(SourceEvent::Failed(error));
-                return None;
-            }
-        };
+        self.go_on(&begins)?;
+        Ok(true)
+    }
+
+    /// Has the lane claim partitions that come; what it says of where they begin. `None` when it could not say; the source has
+    /// failed then.
+    fn claim(
+        &self,
+        partitions: &[SourcePartition],
+        topic_ids: BTreeMap<Arc<str>, String>,
+    ) -> Option<BTreeMap<SourcePartition, i64>> {
         let deadline = Instant::now() + CLAIM_WAIT;
         let waiting = Instant::now();
         let (begin, mut answer) = oneshot::channel();
@@ -316,58 +345,55 @@ impl Group {
         found
     }
 
-    /// Sets where partitions begin, once the broker has been asked whether it still has those offsets; what it has not any
-    /// more is told to the lane.
-    fn begin_at(
-        &self,
-        consumer: &BaseConsumer<Member>,
-        list: &mut TopicPartitionList,
-        positions: &BTreeMap<SourcePartition, i64>,
-    ) -> Result<(), PipelineError> {
+    /// Reading goes on here; what lies before and was not read is told to the lane.
+    fn go_on(&self, begins: &BTreeMap<SourcePartition, Begin>) -> Result<(), PipelineError> {
         let mut missing = CheckpointDelta::default();
-        for (partition, position) in positions {
-            let SourcePartition { topic, partition: number } = partition;
-            let (low, high) = consumer.fetch_watermarks(topic, *number, WATERMARK_TIMEOUT).map_err(|error| {
-                PipelineError::restart(format!("{partition}: the broker did not say where it begins and ends"))
-                    .because(error)
-            })?;
-            let begin = begin_within(partition, *position, low, high)?;
-            if begin > *position {
-                missing.extend(partition, *position, begin).map_err(|error| {
-                    PipelineError::stop(format!("{partition}: not a range of offsets")).because(error)
-                })?;
-            }
-            list.set_partition_offset(topic, *number, Offset::Offset(begin))
-                .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {begin}")).because(error))?;
+        for (partition, Begin { wanted, at }) in begins.iter().filter(|(_, begin)| begin.wanted < begin.at) {
+            missing
+                .extend(partition, *wanted, *at)
+                .map_err(|error| PipelineError::stop(format!("{partition}: not a range of offsets")).because(error))?;
         }
+        lock(&self.read_to).extend(begins.iter().map(|(partition, begin)| (partition.clone(), begin.at)));
         if !missing.is_empty() {
             self.push(SourceEvent::Missing(missing));
         }
         Ok(())
     }
 
+    /// With a ledger: the broker has not the offset any more at which some partition was to be read on. Goes on at the first one
+    /// that it has. `false`: the broker could not be asked; to be tried again.
+    pub(super) fn go_on_behind_deleted(&self, consumer: &BaseConsumer<Member>) -> Result<bool, PipelineError> {
+        // What was read comes before the gap.
+        self.push_batches();
+        let read_to = lock(&self.read_to).clone();
+        let mut begins = match begin::of_owned(consumer, &read_to) {
+            Err(error) if error.verdict() != Verdict::Stop => {
+                consumer.context().listener.tell(&error.full_message());
+                return Ok(false);
+            }
+            begins => begins?,
+        };
+        begins.retain(|_, begin| begin.wanted < begin.at);
+        self.go_on(&begins)?;
+        for (partition, Begin { at, .. }) in begins {
+            consumer.seek(&partition.topic, partition.partition, Offset::Offset(at), begin::ANSWER_TIMEOUT).map_err(
+                |error| PipelineError::restart(format!("{partition}: cannot go on at offset {at}")).because(error),
+            )?;
+        }
+        Ok(true)
+    }
+
     /// Offsets of these partitions are not committed any more.
     fn disown(&self, partitions: &[SourcePartition]) {
         let mut owned = lock(&self.owned);
         owned.retain(|owned| !partitions.contains(owned));
+        lock(&self.read_to).retain(|owned, _| !partitions.contains(owned));
         let forgotten = self.owed.forget(partitions);
         if forgotten > 0 && !self.has_ledger() {
             tracing::warn!(pipeline = %self.context.pipeline, lane = self.context.lane, partitions = forgotten,
                 "partitions went before the broker had taken their offsets; their last rows may come twice");
         }
     }
-}
-
-/// Where reading goes on: at the recorded offset, or at the first one that the broker still has. An end before the recorded
-/// offset means that this is not the topic that was read.
-fn begin_within(partition: &SourcePartition, position: i64, low: i64, high: i64) -> Result<i64, PipelineError> {
-    if position > high {
-        return Err(PipelineError::stop(format!(
-            "{partition}: the ledger is at offset {position} and the topic ends at {high}: it was deleted and made anew, or \
-             lost records. To read the new one, give the pipeline another `name` (a ledger of its own)"
-        )));
-    }
-    Ok(position.max(low))
 }
 
 /// A lock that a panic elsewhere does not break.
@@ -457,14 +483,13 @@ impl Member {
         let group = &self.group;
         tracing::info!(pipeline = %group.context.pipeline, lane = group.context.lane,
             partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
-        let positions = group.begin_of(consumer, &partitions);
-        let is_ready = match positions.map(|positions| group.begin_at(consumer, list, &positions)) {
-            Some(Ok(())) => true,
-            Some(Err(error)) => {
+        let is_ready = if !group.has_ledger() || partitions.is_empty() || group.is_closed() {
+            true
+        } else {
+            group.begin(consumer, list, &partitions).unwrap_or_else(|error| {
                 group.push(SourceEvent::Failed(error));
                 false
-            }
-            None => false,
+            })
         };
         if !is_ready {
             // Nothing may be read from a place that nobody claimed; the lane ends with the failure that was sent.
@@ -473,23 +498,5 @@ impl Member {
         lock(&group.owned).extend(partitions);
         group.context.moves.note();
         *lock(&group.assigned_at) = Some(Instant::now());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reading_goes_on_within_what_the_broker_has() {
-        let partition = SourcePartition::new("orders", 3);
-        assert_eq!(begin_within(&partition, 5, 0, 10).unwrap(), 5);
-        assert_eq!(begin_within(&partition, 10, 0, 10).unwrap(), 10);
-        assert_eq!(begin_within(&partition, 5, 8, 10).unwrap(), 8);
-        let error = begin_within(&partition, 11, 0, 10).unwrap_err();
-        assert!(
-            error.to_string().starts_with("orders[3]: the ledger is at offset 11 and the topic ends at 10"),
-            "{error}"
-        );
     }
 }

@@ -11,12 +11,11 @@ use std::{
 };
 
 use rdkafka::{
-    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaResult,
 };
 
-use super::super::Moves;
+use super::{super::Moves, begin::committed};
 use crate::{checkpoint::SourcePartition, config::KafkaConfig};
 
 /// How often the broker is asked for what others have committed.
@@ -57,15 +56,10 @@ impl Others {
         if let Some((_, is_done)) = self.last.filter(|(at, _)| at.elapsed() < LOOK_INTERVAL) {
             return Ok(is_done);
         }
-        let mut asked = TopicPartitionList::with_capacity(open.len());
-        for (partition, _) in &open {
-            asked.add_partition(&partition.topic, partition.partition);
-        }
-        let committed = consumer.committed_offsets(asked, timeout)?;
-        let is_done = open.iter().all(|(partition, end)| {
-            let found = committed.find_partition(&partition.topic, partition.partition);
-            matches!(found.map(|element| element.offset()), Some(Offset::Offset(offset)) if offset >= **end)
-        });
+        let asked: Vec<_> = open.iter().map(|(partition, _)| *partition).collect();
+        let committed = committed(consumer, &asked, timeout)?;
+        let is_done =
+            open.iter().all(|(partition, end)| committed.get(*partition).is_some_and(|offset| offset >= *end));
         self.last = Some((Instant::now(), is_done));
         Ok(is_done)
     }

@@ -20,7 +20,7 @@ use super::{
         LaneContext, SourceEvent,
         envelope::{EnvelopeBuilder, Record},
     },
-    client,
+    client::{self, KeyFiles},
     ends::Ends,
     group::{Group, Member},
     others::{self, Others},
@@ -75,6 +75,10 @@ pub(super) struct Poller {
     began: Option<Instant>,
     /// Whether a topic was not there when it was last looked for.
     is_topic_missing: bool,
+    /// What the consumer was made with.
+    key_files: KeyFiles,
+    /// Whether the broker has deleted records that were to be read next.
+    is_offset_gone: bool,
     /// Keeps the log readable.
     missing_topic: RateLimited,
 }
@@ -96,6 +100,7 @@ impl Poller {
         config: &SourceConfig,
         context: LaneContext,
     ) -> Self {
+        let key_files = KeyFiles::of(&kafka);
         Self {
             consumer,
             group,
@@ -107,6 +112,8 @@ impl Poller {
             others: Others::default(),
             began: None,
             is_topic_missing: false,
+            key_files,
+            is_offset_gone: false,
             missing_topic: RateLimited::new(MISSING_TOPIC_INTERVAL),
         }
     }
@@ -174,11 +181,22 @@ impl Poller {
     /// What is looked at every few records and whenever none comes.
     fn look_around(&mut self) -> Result<(), Stop> {
         if let Some(words) = self.consumer.context().listener.take_fatal() {
-            return Err(Stop::Failed(PipelineError::stop(format!("Kafka: {words}"))));
+            let words = format!("Kafka: {words}");
+            // Somebody has seen to it: a new client reads the new files.
+            let is_renewed = self.key_files.have_changed();
+            return Err(Stop::Failed(if is_renewed {
+                PipelineError::restart(words)
+            } else {
+                PipelineError::stop(words)
+            }));
         }
         self.commit_owed();
         if self.is_topic_missing {
             self.tell_missing_topics();
+        }
+        if self.is_offset_gone {
+            self.is_offset_gone = !self.group.go_on_behind_deleted(&self.consumer).map_err(Stop::Failed)?;
+            self.send_waiting();
         }
         let is_old = self.began.is_some_and(|began| began.elapsed() >= self.batch_timeout);
         if is_old {
@@ -230,8 +248,13 @@ impl Poller {
 
     /// Sends an event, polling on while the lane is behind.
     fn send(&self, event: SourceEvent) {
-        let (mut is_paused, waiting) = (false, Instant::now());
         self.group.push(event);
+        self.send_waiting();
+    }
+
+    /// Sends every event that waits, polling on while the lane is behind.
+    fn send_waiting(&self) {
+        let (mut is_paused, waiting) = (false, Instant::now());
         while !self.group.send_waiting() && !self.group.is_closed() {
             if is_paused {
                 self.poll_paused();
@@ -306,8 +329,9 @@ impl Poller {
                 // librdkafka says so once; it is told until the topics are there.
                 self.is_topic_missing = true;
             }
+            Some(RDKafkaErrorCode::AutoOffsetReset) if self.group.has_ledger() => self.is_offset_gone = true,
             Some(code) => {
-                if let Some(advice) = client::for_a_person(code) {
+                if let Some(advice) = client::for_a_person(code, &error.to_string()) {
                     return Err(PipelineError::stop(format!("Kafka: {advice}")).because(error.clone()));
                 }
                 self.consumer.context().listener.hear(error, "while reading");

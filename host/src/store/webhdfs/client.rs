@@ -212,7 +212,7 @@ pub(super) fn transport(path: &Path, error: reqwest::Error) -> object_store::Err
     let complaint = if text.contains("dns error") || text.contains("failed to lookup address") {
         Complaint::UnknownHost
     } else if text.contains("certificate") {
-        Complaint::Identity
+        Complaint::Certificate
     } else if text.contains("invalid HTTP version") {
         // Hadoop's RPC port answers an HTTP request so.
         Complaint::Protocol

@@ -64,10 +64,19 @@ pub(super) async fn one_level(client: &WebClient, folder: Path) -> Result<ListRe
 
 /// The next batch of a folder; nothing where it is gone.
 async fn batch(client: &WebClient, folder: &Path, after: Option<&str>) -> Result<Batch> {
-    let after = after.map(|after| ("startAfter", after));
-    let request = client.ask(Method::GET, "LISTSTATUS_BATCH", folder, after.as_slice());
+    // The documented name, which HttpFS knows alone; and the one that a namenode of Hadoop 3.5 knows alone: those before it
+    // looked at no letter's case.
+    let parameters = after.map(|after| [("startAfter", after), ("startafter", after)]);
+    let request = client.ask(Method::GET, "LISTSTATUS_BATCH", folder, parameters.as_slice().as_flattened());
     match in_time(folder, request).await {
-        Ok(answer) => parse(folder, &answer),
+        Ok(answer) => {
+            let batch = parse(folder, &answer)?;
+            if after.is_some() && batch.after.as_deref() == after {
+                let words = "the listing of a folder begins anew and would never end";
+                return Err(hadoop::error(Complaint::Protocol, folder, words));
+            }
+            Ok(batch)
+        }
         Err(Error::NotFound { .. }) => Ok(Batch::default()),
         Err(error) => Err(error),
     }

@@ -37,7 +37,7 @@ fn tls_and_access_control() -> anyhow::Result<()> {
             )
         };
         let trusted =
-            format!("ca_file: {0}/ca.pem, cert_file: {0}/client.pem, key_file: {0}/client.key", files.display());
+            format!("ca_file: {0}/ca.crt, cert_file: {0}/client.crt, key_file: {0}/client.key", files.display());
         let add = |rows: std::ops::Range<u64>| {
             let mut input = String::new();
             for number in rows {
@@ -66,8 +66,8 @@ fn tls_and_access_control() -> anyhow::Result<()> {
             finished.expect(1, words)?;
             workspace.run(&["validate", "pipeline.yaml", "--connect"], SHORT)?.expect(1, words)
         };
-        refused("lake", &format!("ca_file: {}/client.pem", files.display()), &["source.tls: no trust", "ca_file"])?;
-        refused("lake", &format!("ca_file: {}/ca.pem", files.display()), &["source.tls: no trust", "cert_file"])?;
+        refused("lake", &format!("ca_file: {}/client.crt", files.display()), &["source.tls: no trust", "ca_file"])?;
+        refused("lake", &format!("ca_file: {}/ca.crt", files.display()), &["source.tls: no trust", "cert_file"])?;
         refused("nobody", &trusted, &["does not let the user \"nobody\" in"])?;
         secure.cli(&["ACL", "SETUSER", "blind", "on", &format!(">{PASSWORD}"), "~other", "+@all"], "")?;
         refused("blind", &trusted, &["the user \"blind\" of Redis", "may not do this"])

@@ -1,0 +1,234 @@
+//! `fs-data-sink schema infer`: what the records of files look like, as a `schema:` block to paste into a configuration.
+//!
+//! It is the schema that a pipeline without one would have after these records: the same source, the same decoder.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+
+use super::{BAD_CONFIGURATION, DONE, FAILED, answer, tell};
+use crate::{
+    config::{
+        DecodeConfig, Delivery, ErrorHandling, FileConfig, OnNewField, OnTombstone, OnTypeChange, RunConfig,
+        SourceConfig, SourceKind, ValueFormat, json_pointer, schema_yaml,
+    },
+    decode::Decoder,
+    error::PipelineError,
+    memory::MemoryBudget,
+    source::{self, LaneContext, SourceEvent},
+    telemetry::metrics::Metrics,
+};
+
+/// Records of a batch; the defaults of a pipeline.
+const BATCH_ROWS: usize = 8_192;
+
+/// Bytes that may be read ahead.
+const MEMORY_BYTES: usize = 128 << 20;
+
+/// Schemas.
+#[derive(Debug, Subcommand)]
+pub(super) enum SchemaCommand {
+    /// Print the schema of files as a `schema:` block for a configuration.
+    Infer(InferArguments),
+}
+
+/// What `schema infer` takes.
+#[derive(Debug, Args)]
+pub(super) struct InferArguments {
+    /// Files of JSON lines, Arrow IPC or Parquet; patterns; - for standard input.
+    #[arg(value_name = "FILE", required = true)]
+    paths: Vec<String>,
+    /// Look at so many records at most; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    records: u64,
+    /// The part of each JSON record that is read, for instance /payload/after.
+    #[arg(long, value_name = "POINTER")]
+    payload_pointer: Option<String>,
+    /// Scalars of different types become text instead of being refused.
+    #[arg(long)]
+    mixed_as_string: bool,
+}
+
+/// Does it; gives the exit code.
+pub(super) fn main(command: &SchemaCommand) -> u8 {
+    let SchemaCommand::Infer(arguments) = command;
+    let payload_pointer = match arguments.payload_pointer.as_deref().map(json_pointer).transpose() {
+        Ok(pointer) => pointer.unwrap_or_default(),
+        Err(message) => {
+            tell(&format!("--payload-pointer: {message}"));
+            return BAD_CONFIGURATION;
+        }
+    };
+    match infer(arguments, payload_pointer) {
+        Ok(found) => {
+            for line in &found.told {
+                tell(line);
+            }
+            match &found.block {
+                Some(block) => answer(block.trim_end()),
+                None => tell("no record has a field with a value, so there is no schema"),
+            }
+            if found.block.is_some() { DONE } else { FAILED }
+        }
+        Err(error) => {
+            tell(&format!("fs-data-sink: {}", error.full_message()));
+            FAILED
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug)]
+struct Found {
+    /// The block.
+    block: Option<String>,
+    /// What there is to say of the records, for people.
+    told: Vec<String>,
+}
+
+/// Reads the files and lets a decoder infer.
+fn infer(arguments: &InferArguments, payload_pointer: Vec<String>) -> Result<Found, PipelineError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| PipelineError::stop("the process cannot start its threads").because(error))?;
+    let on_type_change = if arguments.mixed_as_string { OnTypeChange::String } else { OnTypeChange::Widen };
+    let mut decoder = Decoder::new(&DecodeConfig {
+        format: ValueFormat::Json,
+        payload_pointer,
+        on_tombstone: OnTombstone::Skip,
+        declared_schema: None,
+        on_new_field: OnNewField::Add,
+        on_type_change,
+        metadata_columns: Vec::new(),
+    })?;
+    let limit = if arguments.records == 0 { u64::MAX } else { arguments.records };
+    let (records, refused) = runtime.block_on(read(arguments, &mut decoder, limit))?;
+    // A thread may still wait for standard input.
+    runtime.shutdown_background();
+    let mut told = vec![format!("looked at {records} records")];
+    let line = |(code, (count, message)): (&String, &(u64, String))| format!("{count} refused, {code}: {message}");
+    told.extend(refused.iter().map(line));
+    Ok(Found { block: decoder.schema().map(|schema| schema_yaml(schema)), told })
+}
+
+/// Reads records up to a limit: how many, and for each code how many were refused and a reason.
+async fn read(
+    arguments: &InferArguments,
+    decoder: &mut Decoder,
+    limit: u64,
+) -> Result<(u64, BTreeMap<String, (u64, String)>), PipelineError> {
+    let kind = SourceKind::File(FileConfig { paths: arguments.paths.clone() });
+    let config = SourceConfig { kind, batch_rows_max: BATCH_ROWS, batch_timeout: Duration::from_millis(250) };
+    let mut stream = source::start(&config, context())?;
+    let (mut records, mut refused) = (0u64, BTreeMap::new());
+    while let Some(event) = stream.events.recv().await {
+        match event {
+            SourceEvent::Batch(raw) => {
+                let decoded = match &raw.rows {
+                    Some(rows) => decoder.decode_rows(&raw.envelope, rows),
+                    None => decoder.decode(&raw.envelope),
+                };
+                for rejection in decoded.rejected {
+                    let known = refused.entry(rejection.code).or_insert((0, rejection.message));
+                    known.0 += rejection.rows.len() as u64;
+                }
+                records += raw.envelope.len() as u64;
+                if records >= limit {
+                    stream.control.stop();
+                    break;
+                }
+            }
+            SourceEvent::Refused { raw, code, message } => {
+                records += raw.envelope.len() as u64;
+                let known = refused.entry(code.to_owned()).or_insert((0, message));
+                known.0 += raw.envelope.len() as u64;
+            }
+            // Nothing is committed here.
+            SourceEvent::Revoked { release, .. } => drop(release.send(())),
+            SourceEvent::Failed(error) => return Err(error),
+            SourceEvent::End => break,
+            SourceEvent::Assigned { .. } | SourceEvent::Missing(_) | SourceEvent::Lost { .. } => {}
+        }
+    }
+    Ok((records, refused))
+}
+
+/// The least that a source works with.
+fn context() -> LaneContext {
+    let budget = MemoryBudget::new(MEMORY_BYTES);
+    LaneContext {
+        pipeline: "schema".into(),
+        lane: 0,
+        lanes: 1,
+        run: RunConfig {
+            delivery: Delivery::AtLeastOnce,
+            commit_interval: Duration::from_secs(60),
+            commit_interval_batches: None,
+            target_file_size_bytes: MEMORY_BYTES,
+            target_file_rows: None,
+            open_files_max: 1,
+            memory_bytes: MEMORY_BYTES,
+            lanes: Some(1),
+            error_handling: ErrorHandling::Ignore,
+            batches_max: None,
+            until_end: true,
+            shutdown_timeout: Duration::from_secs(1),
+        },
+        budget,
+        metrics: Metrics::new("schema", "default", "file", "none"),
+        batches_left: Arc::new(AtomicI64::new(i64::MAX)),
+        moves: Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Inputs, load};
+
+    /// Scenario: a schema is inferred, pasted into a configuration, and that loaded.
+    /// Guarantees: the same fields with the same types; nothing is refused that was not before.
+    #[test]
+    fn what_is_printed_can_be_pasted() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = folder.path().join("lines.ndjson");
+        let text = concat!(
+            r#"{"id":1,"at":"2026-01-01T00:00:00Z","o":{"a":[{"b":1.5}],"yes":true},"on":"x"}"#,
+            "\n",
+            r#"{"id":2,"weird name: #1":"y"}"#,
+            "\nnot json\n",
+        );
+        std::fs::write(&lines, text).unwrap();
+        let arguments = InferArguments {
+            paths: vec![lines.display().to_string()],
+            records: 0,
+            payload_pointer: None,
+            mixed_as_string: false,
+        };
+        let found = infer(&arguments, Vec::new()).unwrap();
+        assert_eq!(found.told[0], "looked at 3 records");
+        assert!(found.told[1].starts_with("1 refused, bad-json: "), "{:?}", found.told);
+        let block = found.block.unwrap();
+        let source = format!("source: {{type: file, paths: [{:?}]}}", arguments.paths[0]);
+        let path = folder.path().join("pasted.yaml");
+        std::fs::write(&path, format!("{source}\nsink: {{type: local, base_path: lake}}\n{block}")).unwrap();
+        let config = load(&Inputs { paths: vec![path], ..Inputs::default() })
+            .unwrap_or_else(|faults| panic!("{faults}\n{block}"));
+        let declared = config.pipelines[0].decode.declared_schema.clone().unwrap();
+        let fields: Vec<String> =
+            declared.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
+        let expected = [
+            "id: Int64",
+            "at: Timestamp(µs, \"UTC\")",
+            "o: Struct(\"a\": List(Struct(\"b\": Float64)), \"yes\": Boolean)",
+            "on: Utf8",
+            "weird name: #1: Utf8",
+        ];
+        assert_eq!(fields, expected, "{block}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Records of Arrow IPC: each value is a stream or a file with any number of record batches.
+//!
+//! A producer is trusted with nothing: its bytes are read by the rules of [`crate::ipc`], and a record that breaks one is
+//! refused alone. A record's rows go on together or not at all.
+
+use super::{
+    Decoded,
+    fault::Fault,
+    shape::Shape,
+    tombstone::{self, Tombstone},
+    typed::{Part, Source, TypedDecoder},
+};
+use crate::{
+    batch::Envelope,
+    ipc::{self, Caps, Refused, Writer},
+};
+
+/// Most bytes of one record, unpacked: far above what brokers take, and still a fraction of a small budget.
+const RECORD_BYTES_MAX: usize = 256 << 20;
+
+/// Most bytes of the records of one batch, unpacked. Records that come to more, compressed as they are, are not the usual.
+const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// Most rows of one record; as many as `source.batch_size` may be.
+const ROWS_MAX: usize = 1_000_000;
+
+/// Decodes the records of a batch.
+pub(super) fn decode(typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
+    let (mut parts, mut refused, mut skipped) = (Vec::new(), Vec::new(), 0);
+    let mut room = BATCH_BYTES_MAX;
+    for (number, value) in (0u32..).zip(envelope.values()) {
+        match value {
+            Some(value) => match read(value, &mut room) {
+                Ok(batches) => {
+                    let source = Source::Record(number);
+                    parts.extend(batches.into_iter().map(|rows| Part { rows, source }));
+                }
+                Err(fault) => refused.push((number, fault)),
+            },
+            None => match tombstone::judge(shape) {
+                Tombstone::Skip => skipped += 1,
+                Tombstone::Row(rows) => parts.push(Part { rows, source: Source::Record(number) }),
+                Tombstone::Refused(fault) => refused.push((number, fault)),
+            },
+        }
+    }
+    Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
+}
+
+/// The record batches of one record; takes their bytes from `room`.
+fn read(value: &[u8], room: &mut usize) -> Result<Vec<arrow_array::RecordBatch>, Fault> {
+    let caps = Caps { rows: ROWS_MAX, bytes: RECORD_BYTES_MAX.min(*room) };
+    let stream = ipc::plain_stream(value, caps).map_err(|refused| words(refused, caps))?;
+    *room = room.saturating_sub(stream.len());
+    let caps = Caps { bytes: caps.bytes.min(*room).max(stream.len()), ..caps };
+    let batches = ipc::read_rows::<Refused>(stream, Writer::Producer, caps, |_| Ok(()));
+    let batches = batches.map_err(|refused| words(refused, caps))?;
+    *room = room.saturating_sub(ipc::unpacked_bytes(&batches));
+    Ok(batches)
+}
+
+/// A refusal as a fault.
+fn words(refused: Refused, caps: Caps) -> Fault {
+    match refused {
+        Refused::Words(words) => Fault { code: "bad-arrow", message: format!("expected Arrow IPC, found {words}") },
+        Refused::Type { .. } => Fault { code: "unsupported-type", message: refused.to_string() },
+        Refused::TooManyRows(_) => Fault { code: "too-many-rows", message: format!("the record has {refused}") },
+        Refused::TooManyBytes(_) if caps.bytes < RECORD_BYTES_MAX => Fault {
+            code: "batch-too-large",
+            message: format!(
+                "the records of one batch unpack to more than {BATCH_BYTES_MAX} bytes; lower source.batch_size"
+            ),
+        },
+        Refused::TooManyBytes(_) => {
+            Fault { code: "too-large", message: format!("the record unpacks to more than {RECORD_BYTES_MAX} bytes") }
+        }
+    }
+}
