@@ -9,7 +9,7 @@ export FS_DATA_SINK_CACHE CARGO_TARGET_DIR CARGO_INCREMENTAL
 # other features of what they stand on, and build it again.
 WORKSPACE := --locked --workspace
 
-.PHONY: help demo plugins test check unit e2e soak bench fmt lint clean
+.PHONY: help demo plugins test check unit e2e soak fuzz bench fmt lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -50,6 +50,18 @@ soak: ## Kill the program 1,000 times under exactly once, and merge 5,000 files 
 	cargo build $(WORKSPACE) --bins
 	FS_DATA_SINK_KILLS=250 RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 kills_double_no_row
 	RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=1 --ignored
+
+# Without a sanitizer it runs on a stable compiler; no parser of ours has an unsafe block that one would watch. What is found
+# stays in the cache; a failure names the file that shows it, which belongs into fuzz/corpus/ once it is mended.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+fuzz: ## Look for bytes that break a parser, ten minutes for each: FUZZ_SECONDS=60, FUZZ_TARGETS=json; needs a C++ compiler
+	cargo install --quiet --locked --root $(FS_DATA_SINK_CACHE)/cargo-fuzz cargo-fuzz@0.13.2
+	for target in $(FUZZ_TARGETS); do mkdir -p $(FS_DATA_SINK_CACHE)/fuzz/$$target; \
+	  PATH=$(FS_DATA_SINK_CACHE)/cargo-fuzz/bin:$$PATH CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	  cargo fuzz run --sanitizer none --features libfuzzer --target-dir $(CARGO_TARGET_DIR)/fuzz $$target \
+	  $(FS_DATA_SINK_CACHE)/fuzz/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=3000 || exit 1; \
+	done
 
 bench: plugins ## Measure the release build: decode, Parquet, plugins, and Kafka to S3
 	tests/setup.sh
