@@ -1,8 +1,8 @@
 //! `make bench`: what the release build costs, measured in one run.
 //!
 //! Web-shop events of about 300 bytes: decoded in this process; from a file to Parquet on disk; the same through the
-//! filter plugin; and from a real Kafka to a real S3 server, with a commit a second, at least once and exactly once in
-//! turn. Prints records and megabytes per second, CPU seconds per million records, and peak memory of the process. Reads
+//! filter plugin; from a real Redis to Parquet on disk; and from a real Kafka to a real S3 server, with a commit a second,
+//! at least once and exactly once in turn. Prints records and megabytes per second, CPU seconds per million records, and peak memory of the process. Reads
 //! /proc, so it runs on Linux.
 //!
 //!   bench [--records N]         2,000,000 by default
@@ -35,6 +35,7 @@ use fs_data_sink_tests::{
         folder::TestFolder,
         kafka::{Kafka, NewRecord},
         process::peak_memory,
+        redis::{Redis, add_entries, push_items},
         s3::S3,
     },
 };
@@ -55,6 +56,8 @@ const SHOP: WebShop = WebShop { malformed_every: 0, user_agent: false };
 struct Measured {
     /// What was measured.
     what: &'static str,
+    /// Records that went through.
+    records: u64,
     /// Wall clock.
     seconds: f64,
     /// User and system.
@@ -74,8 +77,9 @@ fn main() -> Result<()> {
         let source = format!("{{type: file, paths: ['{}']}}", input.display());
         let sink =
             format!("{{type: local, base_path: '{}'}}", folder.path().join(what.replace([' ', ','], "-")).display());
-        lines.push(run(what, folder.path(), &source, &sink, &plugins, "")?);
+        lines.push(run(what, records, folder.path(), &source, &sink, &plugins, "")?);
     }
+    lines.extend(redis_to_disk((records / 4).max(1), folder.path())?);
     let s3 = S3::given_or_started()?;
     let [at_least_once, exactly_once] = kafka_to_s3(records, folder.path(), &s3)?;
     let extra_percent = (exactly_once.cpu_seconds / at_least_once.cpu_seconds - 1.0) * 100.0;
@@ -137,7 +141,7 @@ fn decode_alone(records: u64) -> Result<Measured> {
         black_box(decoded);
     }
     let seconds = spent.as_secs_f64();
-    Ok(Measured { what: "decode alone, one thread", seconds, cpu_seconds: seconds, peak_bytes: None })
+    Ok(Measured { what: "decode alone, one thread", records, seconds, cpu_seconds: seconds, peak_bytes: None })
 }
 
 /// Events as a batch.
@@ -170,6 +174,38 @@ fn filter() -> String {
     )
 }
 
+/// From four streams, exactly once and at least once, and from four lists. All of it lies in Redis' memory, so they are fewer.
+fn redis_to_disk(records: u64, folder: &Path) -> Result<Vec<Measured>> {
+    let redis = Redis::given_or_started()?;
+    let keys =
+        |kind: &str| (0..4).map(|number| format!("bench-{}-{kind}-{number}", std::process::id())).collect::<Vec<_>>();
+    let (streams, lists) = (keys("stream"), keys("list"));
+    let key =
+        |keys: &[String], number: u64| keys.get(usize::try_from(number % 4).unwrap_or(0)).cloned().unwrap_or_default();
+    let event = |number: u64| {
+        let mut text = String::new();
+        SHOP.event(number, &mut text);
+        text
+    };
+    let mut link = redis.connection()?;
+    add_entries(&mut link, (0..records).map(|number| (key(&streams, number), vec![("value", event(number))])))?;
+    push_items(&mut link, (0..records).map(|number| (key(&lists, number), event(number))))?;
+    let kinds = [
+        ("Redis streams to disk, exactly once", &streams, "stream_keys", "exactly_once"),
+        ("Redis streams to disk, at least once", &streams, "stream_keys", "at_least_once"),
+        ("Redis lists to disk, at least once", &lists, "list_keys", "at_least_once"),
+    ];
+    let mut measured = Vec::new();
+    for (what, keys, option, delivery) in kinds {
+        let source = format!("\n{}  {option}: {keys:?}\n", redis.source());
+        let sink = format!("{{type: local, base_path: '{}'}}", folder.join(what.replace([' ', ','], "-")).display());
+        let pipeline = format!(", commit_interval: 1s, delivery: {delivery}");
+        measured.push(run(what, records, folder, &source, &sink, "", &pipeline)?);
+    }
+    redis::cmd("DEL").arg(&streams).exec(&mut link)?;
+    Ok(measured)
+}
+
 /// From a topic of four partitions to a bucket, under both kinds of delivery.
 fn kafka_to_s3(records: u64, folder: &Path, s3: &S3) -> Result<[Measured; 2]> {
     let kafka = Kafka::given_or_started()?;
@@ -200,7 +236,7 @@ fn kafka_to_s3(records: u64, folder: &Path, s3: &S3) -> Result<[Measured; 2]> {
             );
             let sink = format!("\n{}", s3_sink(s3.access(), &name));
             let pipeline = format!(", commit_interval: 1s, delivery: {delivery}");
-            runs.push(run(what, folder, &source, &sink, "", &pipeline)?);
+            runs.push(run(what, records, folder, &source, &sink, "", &pipeline)?);
         }
     }
     let [at_least_once, exactly_once] = runs.map(median);
@@ -215,7 +251,15 @@ fn median(mut runs: Vec<Measured>) -> Result<Measured> {
 }
 
 /// Runs the program to the end of its source; `pipeline` are further settings of it.
-fn run(what: &'static str, folder: &Path, source: &str, sink: &str, plugins: &str, pipeline: &str) -> Result<Measured> {
+fn run(
+    what: &'static str,
+    records: u64,
+    folder: &Path,
+    source: &str,
+    sink: &str,
+    plugins: &str,
+    pipeline: &str,
+) -> Result<Measured> {
     let file = folder.join("bench.yaml");
     fs::write(
         &file,
@@ -246,7 +290,7 @@ fn run(what: &'static str, folder: &Path, source: &str, sink: &str, plugins: &st
     };
     ensure!(status.success(), "{what}: {status}");
     let seconds = began.elapsed().as_secs_f64();
-    Ok(Measured { what, seconds, cpu_seconds: children_cpu_seconds()? - cpu_before, peak_bytes })
+    Ok(Measured { what, records, seconds, cpu_seconds: children_cpu_seconds()? - cpu_before, peak_bytes })
 }
 
 /// CPU time of all children that have ended, from /proc/self/stat.
@@ -260,6 +304,7 @@ fn children_cpu_seconds() -> Result<f64> {
 /// The table.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn print(records: u64, bytes: u64, lines: &[Measured]) -> Result<()> {
+    let length = bytes as f64 / records.max(1) as f64;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut text = format!(
         "fs-data-sink {}, {cores} cores, {records} events of {} bytes\n{:<38}{:>12}{:>9}{:>14}{:>10}\n",
@@ -271,14 +316,15 @@ fn print(records: u64, bytes: u64, lines: &[Measured]) -> Result<()> {
         "CPU s/million",
         "peak MiB"
     );
-    for Measured { what, seconds, cpu_seconds, peak_bytes } in lines {
+    for Measured { what, records, seconds, cpu_seconds, peak_bytes } in lines {
+        let records = *records as f64;
         let peak = peak_bytes.map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string());
         writeln!(
             text,
             "{what:<38}{:>12.0}{:>9.0}{:>14.2}{peak:>10}",
-            records as f64 / seconds,
-            bytes as f64 / 1e6 / seconds,
-            cpu_seconds / (records as f64 / 1e6),
+            records / seconds,
+            records * length / 1e6 / seconds,
+            cpu_seconds / (records / 1e6),
         )?;
     }
     std::io::stdout().write_all(text.as_bytes())?;
