@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commit::Ledger,
+    commit::{self, Ledger},
     config::{Delivery, PipelineConfig},
     decode::Decoder,
     error::{PipelineError, Verdict},
@@ -288,5 +288,6 @@ pub async fn check_servers(config: &PipelineConfig) -> Result<(), Vec<PipelineEr
         Err(error) => Err(error),
     };
     faults.extend(answer.err());
+    faults.extend(commit::check_dead_letters(&config.dead_letter).await.err());
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }

@@ -19,6 +19,8 @@ use crate::{
     store::{Path, StagedFile},
 };
 
+pub(super) mod kafka;
+
 /// One line.
 #[derive(Serialize)]
 struct Line<'a> {

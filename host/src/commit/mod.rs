@@ -16,6 +16,7 @@
 //! claims the partitions next, this process or another, finds in the ledger what to do ([`Recovery`]).
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -24,7 +25,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    batch::{ClosedFile, ClosedGeneration},
+    batch::{ClosedFile, ClosedGeneration, DeadLetter},
     checkpoint::{CheckpointDelta, SourcePartition},
     config::DeadLetterConfig,
     error::{PipelineError, Verdict},
@@ -40,6 +41,7 @@ mod leftovers;
 mod recovery;
 
 pub use compaction::Compactor;
+use dead_letter::kafka::LetterProducer;
 pub use ledger::Ledger;
 use ledger::record::{Range, RecordedFile};
 pub use recovery::{LostFile, Recovery};
@@ -82,13 +84,19 @@ pub struct Committer {
     context: CommitContext,
     /// For exactly once.
     ledger: Option<LedgerWriter>,
+    /// Where dead letters go to a topic.
+    letters: Option<LetterProducer>,
 }
 
 impl Committer {
     /// A committer of one lane; with a ledger each record is committed exactly once.
     #[must_use]
     pub fn new(context: CommitContext, ledger: Option<LedgerWriter>) -> Self {
-        Self { context, ledger }
+        let letters = match &context.dead_letter {
+            DeadLetterConfig::Kafka(config) => Some(LetterProducer::new(config.clone())),
+            DeadLetterConfig::Store | DeadLetterConfig::None => None,
+        };
+        Self { context, ledger, letters }
     }
 
     /// Takes a generation through all steps and returns the offsets that are durable now.
@@ -109,9 +117,7 @@ impl Committer {
         let ClosedGeneration { sequence, delta, files, dead_letters, memory, .. } = generation;
         let staged = self.stage(files).await?;
         let outcome = async {
-            if self.context.dead_letter == DeadLetterConfig::Store {
-                dead_letter::write(&self.context, sequence, &dead_letters).await?;
-            }
+            dead_letter::write(&self.context, sequence, &self.for_the_store(&dead_letters).await?).await?;
             self.publish(&staged).await
         }
         .await;
@@ -127,13 +133,11 @@ impl Committer {
     async fn commit_once(&self, ledger: &LedgerWriter, generation: ClosedGeneration) -> Result<Done, PipelineError> {
         let ClosedGeneration { sequence, delta, files, dead_letters, memory, .. } = generation;
         let mut staged = self.stage(files).await?;
-        if self.context.dead_letter == DeadLetterConfig::Store {
-            match dead_letter::stage(&self.context, sequence, &dead_letters).await {
-                Ok(file) => staged.extend(file.map(|file| Staged { file, rows: 0, sources: delta.clone() })),
-                Err(error) => {
-                    self.give_up(&staged).await;
-                    return Err(error);
-                }
+        match self.stage_letters(sequence, &dead_letters).await {
+            Ok(file) => staged.extend(file.map(|file| Staged { file, rows: 0, sources: delta.clone() })),
+            Err(error) => {
+                self.give_up(&staged).await;
+                return Err(error);
             }
         }
         if delta.is_empty() && staged.is_empty() {
@@ -159,6 +163,20 @@ impl Committer {
         ledger.has_published(number);
         fail_point::pass("published");
         Ok(Done::new(sequence, delta, &staged, dead_letters.len()))
+    }
+
+    /// 2. Sends the letters of a generation to their topic, or stages them for the store.
+    async fn stage_letters(&self, sequence: u64, letters: &[DeadLetter]) -> Result<Option<StagedFile>, PipelineError> {
+        dead_letter::stage(&self.context, sequence, &self.for_the_store(letters).await?).await
+    }
+
+    /// Sends letters to their topic, where they have one; those that belong into the store.
+    async fn for_the_store<'a>(&self, letters: &'a [DeadLetter]) -> Result<Cow<'a, [DeadLetter]>, PipelineError> {
+        Ok(match (&self.letters, &self.context.dead_letter) {
+            (Some(topic), _) => Cow::Owned(topic.send(&self.context, letters).await?),
+            (None, DeadLetterConfig::Store) => Cow::Borrowed(letters),
+            (None, _) => Cow::Borrowed(&[]),
+        })
     }
 
     /// Gives up what is staged.
@@ -225,6 +243,14 @@ impl Committer {
             pipeline = %self.context.pipeline, lane = self.context.lane, generation = sequence, files, rows, bytes,
             dead_letters, seconds = started.elapsed().as_secs_f64(), offsets = offsets.join(", "), "generation committed"
         );
+    }
+}
+
+/// Asks whether the place for dead letters is there, where it is not the store.
+pub async fn check_dead_letters(config: &DeadLetterConfig) -> Result<(), PipelineError> {
+    match config {
+        DeadLetterConfig::Kafka(config) => dead_letter::kafka::check(config.clone()).await,
+        DeadLetterConfig::Store | DeadLetterConfig::None => Ok(()),
     }
 }
 

@@ -5,8 +5,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    DeadLetterConfig, Delivery, ErrorHandling, LISTEN_DEFAULT, LogFormat, PipelineConfig, RunConfig, SourceKind,
-    TelemetryConfig,
+    Delivery, ErrorHandling, LISTEN_DEFAULT, LogFormat, PipelineConfig, RunConfig, SourceKind, TelemetryConfig,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, count_up_to, http_url, listen_address, log_level, positive_duration, size},
@@ -14,6 +13,7 @@ use super::{
 
 mod cloud;
 mod columns;
+mod dead_letter;
 mod decode;
 mod hdfs;
 mod plugin;
@@ -63,7 +63,12 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
         run.until_end = !redis.is_continuous;
         redis.scope = redis::scope(&sink.kind);
     }
-    let dead_letter = dead_letter(top.section("dead_letter"));
+    let kafka = source.as_ref().and_then(|source| match &source.kind {
+        SourceKind::Kafka(kafka) => Some(kafka),
+        SourceKind::Redis(_) | SourceKind::File(_) => None,
+    });
+    let retry_timeout = sink.as_ref().map_or(Duration::from_secs(60), |sink| sink.retry_timeout);
+    let dead_letter = dead_letter::read(top.section("dead_letter"), kafka, retry_timeout);
     let plugins = plugins.into_iter().map(|(_, plugin)| Arc::new(plugin)).collect();
     Some(PipelineConfig {
         name: name.into(),
@@ -157,18 +162,6 @@ fn commit_interval(section: &Section<'_>) -> Duration {
         );
     }
     interval.or(old).unwrap_or(Duration::from_secs(60))
-}
-
-/// Where refused records go.
-fn dead_letter(section: Section<'_>) -> DeadLetterConfig {
-    let config = section.get_or("type", DeadLetterConfig::Store, |text| match text {
-        "kafka" => {
-            Err("this version does not serve a Kafka topic for dead letters yet; it serves store and none".to_owned())
-        }
-        _ => choice(text, &[("store", DeadLetterConfig::Store), ("none", DeadLetterConfig::None)]),
-    });
-    section.finish();
-    config
 }
 
 /// Logs, metrics and traces, and where they are configured, if they are.

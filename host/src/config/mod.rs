@@ -118,9 +118,24 @@ pub struct KafkaConfig {
     pub group_id: String,
     /// librdkafka properties that the user set, checked against those that delivery depends on. Values may be secret.
     pub extra_config: Vec<(String, Secret)>,
+    /// Where a partition begins that neither the ledger nor the group knows; `None`: by `auto.offset.reset`.
+    pub start: Option<KafkaStart>,
+    /// The same for single partitions: topic, partition, offset.
+    pub start_offsets: Vec<(String, i32, i64)>,
     /// Whether the cluster is asked for the ids of topics. No key of a file: every broker answers, librdkafka's mock cluster
     /// does not.
     pub has_topic_ids: bool,
+}
+
+/// Where a partition of a topic begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaStart {
+    /// At the first record.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+    /// At the first record of this time or later, in milliseconds since 1970.
+    At(i64),
 }
 
 /// Which files to read.
@@ -675,12 +690,27 @@ pub enum ErrorHandling {
 }
 
 /// Where refused records go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum DeadLetterConfig {
     /// JSON lines in the sink's store, under `_fs_data_sink/<pipeline>/dead_letters/`.
     Store,
+    /// A topic.
+    Kafka(KafkaLetterConfig),
     /// Nowhere: they are counted and dropped.
     None,
+}
+
+/// A topic for refused records.
+#[derive(Clone, Debug)]
+pub struct KafkaLetterConfig {
+    /// `host:port`, at least one.
+    pub bootstrap_servers: Vec<String>,
+    /// Its name.
+    pub topic: String,
+    /// librdkafka properties. Values may be secret.
+    pub extra_config: Vec<(String, Secret)>,
+    /// How long a broker that takes nothing is waited for: as long as for the store.
+    pub retry_timeout: Duration,
 }
 
 /// Where the page is served where nothing is said: the port that OpenTelemetry's exporter for Prometheus has.

@@ -5,15 +5,16 @@
 use std::{fmt::Write as _, time::Duration};
 
 use arrow_schema::{Field, FieldRef, Schema};
+use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
 use super::{
     AzureConfig, AzureCredentials, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
-    ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, LogFormat, MergeConfig, MergePeriod,
-    MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone, OnTypeChange, ParquetConfig, PartitionColumn,
-    PartitionTransform, PipelineConfig, PluginConfig, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart,
-    RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig, SourceKind, Statistics, TelemetryConfig,
-    ValueFormat,
+    ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
+    LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
+    OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
+    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig,
+    SourceKind, Statistics, TelemetryConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -44,10 +45,6 @@ pub(super) fn yaml(config: &Config) -> String {
 /// One pipeline.
 fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
     let PipelineConfig { name: _, tenant, source: from, decode, plugins, sink: to, run: when, dead_letter } = config;
-    let dead_letter = match dead_letter {
-        DeadLetterConfig::Store => "store",
-        DeadLetterConfig::None => "none",
-    };
     let plugins: Vec<_> = plugins.iter().map(|one| plugin(one)).collect();
     let sections = [
         ("tenant", json!(**tenant)),
@@ -56,9 +53,32 @@ fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
         ("plugins", json!(plugins)),
         ("sink", sink(to)),
         ("pipeline", run(when)),
-        ("dead_letter", json!({"type": dead_letter})),
+        ("dead_letter", letters(dead_letter)),
     ];
     sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The place for refused records.
+fn letters(config: &DeadLetterConfig) -> Value {
+    match config {
+        DeadLetterConfig::Store => json!({"type": "store"}),
+        DeadLetterConfig::None => json!({"type": "none"}),
+        DeadLetterConfig::Kafka(KafkaLetterConfig { bootstrap_servers, topic, extra_config, retry_timeout: _ }) => {
+            json!({
+                "type": "kafka",
+                "topic": topic,
+                "bootstrap_servers": bootstrap_servers,
+                "extra_config": librdkafka(extra_config),
+            })
+        }
+    }
+}
+
+/// librdkafka's properties, without secrets.
+fn librdkafka(properties: &[(String, Secret)]) -> Map<String, Value> {
+    let shown =
+        |(name, value): &(String, Secret)| (name.clone(), json!(if is_secret(name) { MASK } else { value.reveal() }));
+    properties.iter().map(shown).collect()
 }
 
 /// The source.
@@ -66,18 +86,28 @@ fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
     let SourceConfig { kind, batch_rows_max, batch_timeout } = config;
     let mut value = match kind {
         SourceKind::Kafka(kafka) => {
-            let extra: Map<_, _> = kafka
-                .extra_config
-                .iter()
-                .map(|(name, value)| (name.clone(), json!(if is_secret(name) { MASK } else { value.reveal() })))
-                .collect();
-            json!({
+            let start = kafka.start.map(|start| match start {
+                KafkaStart::Earliest => "earliest".to_owned(),
+                KafkaStart::Latest => "latest".to_owned(),
+                KafkaStart::At(time_ms) => DateTime::from_timestamp_millis(time_ms)
+                    .map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+                    .unwrap_or_default(),
+            });
+            let offset =
+                |(topic, partition, offset): &(String, i32, i64)| (format!("{topic}[{partition}]"), json!(offset));
+            let mut value = json!({
                 "type": "kafka",
                 "bootstrap_servers": kafka.bootstrap_servers,
                 "topics": kafka.topics,
                 "group_id": kafka.group_id,
-                "extra_config": extra,
-            })
+                "extra_config": librdkafka(&kafka.extra_config),
+            });
+            set(&mut value, "start", json!(start));
+            if !kafka.start_offsets.is_empty() {
+                let offsets: Map<_, _> = kafka.start_offsets.iter().map(offset).collect();
+                set(&mut value, "start_offsets", Value::Object(offsets));
+            }
+            value
         }
         SourceKind::File(file) => json!({"type": "file", "paths": file.paths}),
         SourceKind::Redis(config) => redis(config),

@@ -101,7 +101,7 @@ impl Lane {
             pipeline: Arc::clone(&config.name),
             lane,
             writer_mark: Arc::clone(&writer_mark),
-            dead_letter: config.dead_letter,
+            dead_letter: config.dead_letter.clone(),
             metrics: metrics.clone(),
         };
         let committer = Committer::new(context, writer.clone());
@@ -286,8 +286,8 @@ impl Lane {
         for rejection in &rejections {
             self.count_rejection(dataset, rejection)?;
         }
-        match self.shared.config.dead_letter {
-            DeadLetterConfig::Store => self.generation.add_dead_letters(dead_letters),
+        match &self.shared.config.dead_letter {
+            DeadLetterConfig::Store | DeadLetterConfig::Kafka(_) => self.generation.add_dead_letters(dead_letters),
             DeadLetterConfig::None => self.shared.metrics.dropped(dead_letters.len() as u64),
         }
         Ok(())

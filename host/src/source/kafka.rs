@@ -16,8 +16,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig,
-    consumer::{BaseConsumer, CommitMode, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    consumer::{BaseConsumer, Consumer},
 };
 use tokio::sync::mpsc;
 
@@ -31,11 +30,13 @@ use crate::{
 mod again;
 mod begin;
 mod client;
+mod commit;
 mod ends;
 mod group;
 mod others;
 mod owed;
 mod poll;
+mod start;
 mod topic_id;
 
 pub(super) use again::read_again;
@@ -57,11 +58,8 @@ const MADE_ANEW_ADVICE: &str =
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tries of a commit that the broker did not answer well; then the poll thread goes on trying beside the lane.
-const COMMIT_TRIES: u32 = 5;
-
-/// Pause between them.
-const COMMIT_PAUSE: Duration = Duration::from_millis(500);
+/// How often it is looked whether something is still owed.
+const OWED_PAUSE: Duration = Duration::from_millis(500);
 
 /// A lane's hold on its consumer.
 #[derive(Clone)]
@@ -112,10 +110,7 @@ impl KafkaControl {
     /// changes, stays owed (`owed.rs`): the run goes on, and at worst those rows come twice.
     pub(super) async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
         self.group.owe(&delta);
-        let (consumer, group) = (Arc::clone(&self.consumer), Arc::clone(&self.group));
-        tokio::task::spawn_blocking(move || commit(&consumer, &group))
-            .await
-            .map_err(|error| PipelineError::retry("committing offsets ended abnormally").because(error))?
+        commit::commit(&self.consumer, &self.group).await
     }
 
     /// Fails where a topic is not the one that was claimed. A broker that does not answer has not been asked for records
@@ -156,7 +151,7 @@ impl KafkaControl {
         let patience = if self.group.has_ledger() { Duration::ZERO } else { LEAVE_TIMEOUT };
         let deadline = Instant::now() + patience;
         while !self.group.owed.is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(COMMIT_PAUSE).await;
+            tokio::time::sleep(OWED_PAUSE).await;
         }
         self.group.close();
         let Self { consumer, group: _, thread } = self;
@@ -170,44 +165,6 @@ impl KafkaControl {
             tracing::warn!("the consumer could not leave its group in time; the others wait for its session to expire");
         }
     }
-}
-
-/// Commits what is owed.
-fn commit(consumer: &BaseConsumer<Member>, group: &Group) -> Result<(), PipelineError> {
-    for attempt in 1..=COMMIT_TRIES {
-        let offsets =
-            group.owed.list().map_err(|error| PipelineError::stop("not an offset to commit").because(error))?;
-        if offsets.count() == 0 {
-            return Ok(());
-        }
-        let Err(error) = consumer.commit(&offsets, CommitMode::Sync) else {
-            group.owed.taken(&offsets);
-            return Ok(());
-        };
-        group.context.metrics.error("source");
-        if matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::GroupAuthorizationFailed)) {
-            return Err(
-                PipelineError::stop("source.group_id: this user may not commit offsets for the group").because(error)
-            );
-        }
-        let has_moved_on = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::UnknownMemberId
-                    | RDKafkaErrorCode::FencedInstanceId
-            )
-        );
-        if has_moved_on || attempt == COMMIT_TRIES {
-            group.owed.failed();
-            tracing::info!(pipeline = %group.context.pipeline, lane = group.context.lane, %error,
-                "offsets are not committed yet; their rows are in files, and the commit is tried again");
-            return Ok(());
-        }
-        group.context.metrics.retried("commit_offsets");
-        std::thread::sleep(COMMIT_PAUSE * attempt);
-    }
-    Ok(())
 }
 
 /// Asks the cluster whether it and the topics are there.

@@ -9,11 +9,12 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
+    message::Headers,
     producer::Producer as _,
 };
 
 use super::{
-    kafka::{Kafka, Producer, REQUEST_LIMIT},
+    kafka::{Kafka, NewRecord, Producer, REQUEST_LIMIT},
     runtime,
 };
 use crate::wait::{self, Look};
@@ -56,6 +57,12 @@ impl Kafka {
 
     /// The offsets and values that are there in partition 0 of a topic, from an offset to the end.
     pub fn read_all(&self, topic: &str, from: i64) -> anyhow::Result<Vec<(i64, Vec<u8>)>> {
+        let records = self.read_records(topic, from)?.into_iter();
+        Ok(records.map(|(offset, record)| (offset, record.value.unwrap_or_default())).collect())
+    }
+
+    /// The same, whole.
+    pub fn read_records(&self, topic: &str, from: i64) -> anyhow::Result<Vec<(i64, NewRecord)>> {
         let client: BaseConsumer =
             self.client().set("group.id", "reader").set("enable.partition.eof", "true").create()?;
         let mut assigned = TopicPartitionList::new();
@@ -66,7 +73,17 @@ impl Kafka {
             ensure!(start.elapsed() < REQUEST_LIMIT, "{topic} could not be read to its end in time");
             match client.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => {
-                    found.push((message.offset(), message.payload().unwrap_or_default().to_vec()));
+                    let headers = message.headers().into_iter().flat_map(Headers::iter);
+                    let record = NewRecord {
+                        partition: message.partition(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: message.payload().map(<[u8]>::to_vec),
+                        headers: headers
+                            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                            .collect(),
+                        timestamp_ms: message.timestamp().to_millis(),
+                    };
+                    found.push((message.offset(), record));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
                 Some(Err(error)) => return Err(error).context("Kafka does not give records"),

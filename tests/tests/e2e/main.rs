@@ -5,7 +5,9 @@
 
 mod ambiguous;
 mod azure;
+mod begin;
 mod compact;
+mod dead_letters;
 mod disk;
 mod examples;
 mod files;

@@ -180,10 +180,10 @@ fn kafka_certificates_are_replaced_while_it_runs() -> anyhow::Result<()> {
             ("ssl.certificate.location", &certificate),
             ("ssl.key.location", &key),
         ];
-        let group = configure(workspace, kafka, Listener::MutualTls, topic, &properties)?;
+        configure(workspace, kafka, Listener::MutualTls, topic, &properties)?;
         let mut process = workspace.start(&["run", "pipeline.yaml"])?;
-        // An offset commit that is on its way waits in librdkafka for a broker that takes it, and the lane with it.
-        kafka.kafka.wait_until_committed(&group, topic, SHORT)?;
+        // A commit of offsets may be on its way just now: librdkafka waits with it for a broker that never takes it.
+        process.wait_for_text("..1000", SHORT)?;
         replace("stranger")?;
         kafka.trust_the_other()?;
         produce(kafka, topic, 1_000..2_000)?;

@@ -14,33 +14,11 @@ use rdkafka::{
     topic_partition_list::TopicPartitionListElem,
 };
 
-use crate::{checkpoint::SourcePartition, config::KafkaConfig, error::PipelineError};
+use super::start::{Reset, Start, Wanted};
+use crate::{checkpoint::SourcePartition, error::PipelineError};
 
 /// How long a broker may take to say where a partition begins and ends, or what the group has committed.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Where a partition begins that neither the ledger nor the group knows: `auto.offset.reset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reset {
-    /// At the first record.
-    Earliest,
-    /// Behind the last one.
-    Latest,
-    /// Nowhere: a person decides.
-    Error,
-}
-
-impl Reset {
-    /// As configured; librdkafka has several names for the same, and has checked them.
-    pub(super) fn of(kafka: &KafkaConfig) -> Self {
-        let set = kafka.extra_config.iter().rev().find(|(name, _)| name == "auto.offset.reset");
-        match set.map_or("earliest", |(_, value)| value.reveal()) {
-            "latest" | "largest" | "end" => Self::Latest,
-            "error" => Self::Error,
-            _ => Self::Earliest,
-        }
-    }
-}
 
 /// Where reading was to go on, and where it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,21 +34,40 @@ pub(super) fn of_assigned<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &[SourcePartition],
     recorded: &BTreeMap<SourcePartition, i64>,
-    reset: Reset,
+    start: &Start,
 ) -> Result<BTreeMap<SourcePartition, Begin>, PipelineError> {
     let unknown: Vec<_> = partitions.iter().filter(|partition| !recorded.contains_key(partition)).collect();
-    let committed = committed(consumer, &unknown, ANSWER_TIMEOUT).map_err(|error| {
-        PipelineError::restart("Kafka: the broker did not say what the group has committed").because(error)
-    })?;
+    let committed = asked_committed(consumer, &unknown)?;
+    let new: Vec<_> = unknown.into_iter().filter(|partition| !committed.contains_key(partition)).collect();
+    let wanted = start.wanted(consumer, &new, ANSWER_TIMEOUT)?;
     let begin = |partition: &SourcePartition| {
         let ends = ends_of(consumer, partition)?;
-        let begin = match recorded.get(partition) {
-            Some(offset) => within(partition, *offset, ends)?,
-            None => unrecorded(partition, committed.get(partition).copied(), ends, reset)?,
+        let begin = if let Some(offset) = recorded.get(partition) {
+            within(partition, *offset, ends)?
+        } else {
+            let (committed, wanted) = (committed.get(partition).copied(), wanted.get(partition).copied());
+            unrecorded(partition, committed, wanted, ends, start.reset)?
         };
         Ok((partition.clone(), begin))
     };
     partitions.iter().map(begin).collect()
+}
+
+/// Where partitions begin of which the group knows nothing and the user says something: for a run without a ledger, in which
+/// librdkafka sees to the others.
+pub(super) fn of_new<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[SourcePartition],
+    start: &Start,
+) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
+    let committed = asked_committed(consumer, &partitions.iter().collect::<Vec<_>>())?;
+    let new: Vec<_> = partitions.iter().filter(|partition| !committed.contains_key(partition)).collect();
+    let wanted = start.wanted(consumer, &new, ANSWER_TIMEOUT)?;
+    let begin = |(partition, wanted): (SourcePartition, Wanted)| {
+        let offset = wanted.within(&partition, ends_of(consumer, &partition)?)?;
+        Ok((partition, offset))
+    };
+    wanted.into_iter().map(begin).collect()
 }
 
 /// Partitions of a lane that were read up to these offsets.
@@ -91,6 +88,16 @@ pub(super) fn ends_of<C: ConsumerContext>(
 ) -> Result<(i64, i64), PipelineError> {
     consumer.fetch_watermarks(&partition.topic, partition.partition, ANSWER_TIMEOUT).map_err(|error| {
         PipelineError::restart(format!("{partition}: the broker did not say where it begins and ends")).because(error)
+    })
+}
+
+/// What the group has committed, for a start that cannot do without.
+fn asked_committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[&SourcePartition],
+) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
+    committed(consumer, partitions, ANSWER_TIMEOUT).map_err(|error| {
+        PipelineError::restart("Kafka: the broker did not say what the group has committed").because(error)
     })
 }
 
@@ -126,13 +133,19 @@ fn within(partition: &SourcePartition, offset: i64, (low, high): (i64, i64)) -> 
     Ok(Begin { wanted: offset, at: offset.max(low) })
 }
 
-/// A partition that the ledger does not know: what the group has committed, where the broker has that, as in any other group.
+/// A partition that the ledger does not know: what the group has committed, where the broker has that, as in any other group;
+/// else what the user wants.
 fn unrecorded(
     partition: &SourcePartition,
     committed: Option<i64>,
+    wanted: Option<Wanted>,
     (low, high): (i64, i64),
     reset: Reset,
 ) -> Result<Begin, PipelineError> {
+    if let Some(wanted) = wanted {
+        let at = wanted.within(partition, (low, high))?;
+        return Ok(Begin { wanted: at, at });
+    }
     match (committed, reset) {
         (Some(offset), _) if (low..=high).contains(&offset) => Ok(Begin { wanted: offset, at: offset }),
         (Some(offset), Reset::Earliest) if offset < low => Ok(Begin { wanted: offset, at: low }),
@@ -169,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_the_ledger_does_not_know_begins_where_the_group_would() {
-        let begin = |committed, reset| unrecorded(&orders(), committed, (5, 10), reset).unwrap();
+        let begin = |committed, reset| unrecorded(&orders(), committed, None, (5, 10), reset).unwrap();
         for reset in [Reset::Earliest, Reset::Latest, Reset::Error] {
             assert_eq!(begin(Some(7), reset), Begin { wanted: 7, at: 7 });
         }
@@ -178,7 +191,7 @@ mod tests {
         assert_eq!(begin(None, Reset::Earliest), Begin { wanted: 5, at: 5 });
         assert_eq!(begin(Some(2), Reset::Latest), Begin { wanted: 10, at: 10 });
         assert_eq!(begin(None, Reset::Latest), Begin { wanted: 10, at: 10 });
-        let error = unrecorded(&orders(), None, (5, 10), Reset::Error).unwrap_err();
+        let error = unrecorded(&orders(), None, None, (5, 10), Reset::Error).unwrap_err();
         assert!(error.to_string().contains("earliest or latest"), "{error}");
     }
 }

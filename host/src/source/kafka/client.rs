@@ -13,7 +13,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::super::LaneContext;
+use super::{super::LaneContext, start::Start};
 use crate::{
     config::{Delivery, KafkaConfig},
     error::PipelineError,
@@ -44,7 +44,6 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
     let queue_kib = (context.run.memory_bytes / 4 / context.lanes.max(1) / 1024).clamp(4 * 1024, 64 * 1024);
     let mut config = ClientConfig::new();
     config
-        .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("queued.max.messages.kbytes", queue_kib.to_string())
@@ -88,6 +87,7 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", Start::of(kafka).reset_name())
         .set_log_level(RDKafkaLogLevel::Warning);
     if context.run.delivery == Delivery::ExactlyOnce {
         // Where reading begins is set for each partition (`begin.rs`). An offset that the broker has deleted meanwhile is told

@@ -30,9 +30,10 @@ use tokio::sync::{
 
 use super::{
     super::{LaneContext, SourceEvent, envelope::EnvelopeBuilder},
-    begin::{self, Begin, Reset},
+    begin::{self, Begin},
     client::Listener,
     owed::Owed,
+    start::Start,
     topic_id,
 };
 use crate::{
@@ -70,12 +71,14 @@ pub(super) struct Group {
     /// Whether the cluster is asked for such ids.
     has_topic_ids: bool,
     /// Where partitions begin that nobody knows.
-    reset: Reset,
+    start: Start,
     /// With a ledger: up to where each partition that is ours was read. The next batch covers what comes from there on, so
     /// that batches follow each other without a gap, although a transaction's ends and what was compacted are no records.
     read_to: Mutex<BTreeMap<SourcePartition, i64>>,
     /// Offsets that the broker has not taken yet.
     pub(super) owed: Owed,
+    /// Whether a commit of offsets is on its way.
+    pub(super) is_committing: AtomicBool,
     /// Records on their way into batches, by topic.
     builders: Mutex<BTreeMap<Arc<str>, EnvelopeBuilder>>,
     /// For each partition, from the last statistics: where the next fetch begins.
@@ -100,9 +103,10 @@ impl Group {
             owned: Mutex::default(),
             topic_ids: Mutex::default(),
             has_topic_ids: kafka.has_topic_ids,
-            reset: Reset::of(kafka),
+            start: Start::of(kafka),
             read_to: Mutex::default(),
             owed: Owed::default(),
+            is_committing: AtomicBool::new(false),
             builders: Mutex::default(),
             fetched_to: Mutex::default(),
             seen: Mutex::default(),
@@ -305,12 +309,28 @@ impl Group {
         partitions: &[SourcePartition],
     ) -> Result<bool, PipelineError> {
         let Some(recorded) = self.claim(partitions, self.identify(consumer, partitions)?) else { return Ok(false) };
-        let begins = begin::of_assigned(consumer, partitions, &recorded, self.reset)?;
+        let begins = begin::of_assigned(consumer, partitions, &recorded, &self.start)?;
         for (partition, Begin { at, .. }) in &begins {
             list.set_partition_offset(&partition.topic, partition.partition, Offset::Offset(*at))
                 .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {at}")).because(error))?;
         }
         self.go_on(&begins)?;
+        Ok(true)
+    }
+
+    /// Without a ledger: sets where partitions begin of which the group knows nothing and the user says something.
+    fn begin_new(
+        &self,
+        consumer: &BaseConsumer<Member>,
+        list: &mut TopicPartitionList,
+        partitions: &[SourcePartition],
+    ) -> Result<bool, PipelineError> {
+        if self.start.is_specific() {
+            for (partition, at) in begin::of_new(consumer, partitions, &self.start)? {
+                list.set_partition_offset(&partition.topic, partition.partition, Offset::Offset(at))
+                    .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {at}")).because(error))?;
+            }
+        }
         Ok(true)
     }
 
@@ -483,14 +503,17 @@ impl Member {
         let group = &self.group;
         tracing::info!(pipeline = %group.context.pipeline, lane = group.context.lane,
             partitions = ?partitions.iter().map(ToString::to_string).collect::<Vec<_>>(), "partitions assigned");
-        let is_ready = if !group.has_ledger() || partitions.is_empty() || group.is_closed() {
-            true
+        let is_ready = if partitions.is_empty() || group.is_closed() {
+            Ok(true)
+        } else if group.has_ledger() {
+            group.begin(consumer, list, &partitions)
         } else {
-            group.begin(consumer, list, &partitions).unwrap_or_else(|error| {
-                group.push(SourceEvent::Failed(error));
-                false
-            })
+            group.begin_new(consumer, list, &partitions)
         };
+        let is_ready = is_ready.unwrap_or_else(|error| {
+            group.push(SourceEvent::Failed(error));
+            false
+        });
         if !is_ready {
             // Nothing may be read from a place that nobody claimed; the lane ends with the failure that was sent.
             group.stop();

@@ -55,6 +55,8 @@ fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::
         group_id: "lake".to_owned(),
         // The mock cluster lets a group wait this long when its members change.
         extra_config: vec![("session.timeout.ms".to_owned(), crate::config::Secret::new("6000"))],
+        start: None,
+        start_offsets: Vec::new(),
         has_topic_ids: false,
     };
     let config =
@@ -143,7 +145,7 @@ async fn a_refused_commit_is_tried_again_without_new_records() {
     // Illegal generation, the usual reason, would have librdkafka give up the assignment of this lone member as well.
     cluster.request_errors(
         RDKafkaApiKey::OffsetCommit,
-        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; COMMIT_TRIES as usize],
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; commit::COMMIT_TRIES as usize],
     );
     read(&mut stream, 8).await;
     let Control::Kafka(control) = &stream.control.0 else { panic!("not Kafka") };
@@ -258,6 +260,8 @@ async fn the_check_names_what_is_not_there() {
         topics: vec!["orders".to_owned()],
         group_id: "lake".to_owned(),
         extra_config: Vec::new(),
+        start: None,
+        start_offsets: Vec::new(),
         has_topic_ids: false,
     };
     check(kafka.clone()).await.unwrap();

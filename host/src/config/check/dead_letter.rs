@@ -1,0 +1,107 @@
+//! `dead_letter`: where refused records go.
+
+use std::time::Duration;
+
+use crate::config::{
+    DeadLetterConfig, KafkaConfig, KafkaLetterConfig, Secret, properties, reader::Section, topics, value::choice,
+};
+
+/// Keys of a topic for dead letters.
+const KAFKA_KEYS: [&str; 3] = ["topic", "bootstrap_servers", "extra_config"];
+
+/// Properties of the source that are about the connection, by how they begin: a topic on the same brokers needs them too.
+const CONNECTION: [&str; 8] =
+    ["security.", "sasl.", "ssl.", "enable.ssl.", "https.", "broker.address.", "client.dns.", "socket."];
+
+/// Properties that delivery depends on, with the reason.
+const REFUSED: [(&str, &str); 7] = [
+    ("acks", ACKS),
+    ("request.required.acks", ACKS),
+    ("enable.idempotence", ACKS),
+    ("transactional.id", "letters are sent without transactions"),
+    ("message.timeout.ms", "use sink.retry_timeout"),
+    ("delivery.timeout.ms", "use sink.retry_timeout"),
+    ("queue.buffering.max.kbytes", "it is bounded, so that letters do not take the pipeline's memory"),
+];
+
+/// Why acknowledgements are not the user's.
+const ACKS: &str = "offsets are committed only after all replicas in sync have the letters";
+
+/// What kind of place it is.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The sink's store.
+    Store,
+    /// A topic.
+    Kafka,
+    /// None.
+    None,
+}
+
+/// Where refused records go. A Kafka source gives what a topic beside it needs.
+pub(super) fn read(section: Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Duration) -> DeadLetterConfig {
+    let kinds = [("store", Kind::Store), ("kafka", Kind::Kafka), ("none", Kind::None)];
+    let kind = section.get("type", |text| choice(text, &kinds));
+    // With a wrong type it is not known which keys belong to it.
+    let is_wrong = kind.is_none() && section.has("type");
+    let config = match kind.unwrap_or(Kind::Store) {
+        Kind::Kafka => kafka(&section, source, retry_timeout),
+        kind => {
+            if !is_wrong {
+                section.only_with("type: kafka", &KAFKA_KEYS);
+            }
+            if matches!(kind, Kind::None) { DeadLetterConfig::None } else { DeadLetterConfig::Store }
+        }
+    };
+    if !is_wrong {
+        section.finish();
+    }
+    config
+}
+
+/// A topic.
+fn kafka(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Duration) -> DeadLetterConfig {
+    let topic = section.required_text("topic", "the name of a topic").unwrap_or_default();
+    if !topic.is_empty() {
+        let checked = if topic.starts_with('^') {
+            Err("letters go to one topic; a pattern is none".to_owned())
+        } else {
+            topics::check(&topic)
+        };
+        if let Err(message) = checked {
+            section.fault("topic", message);
+        }
+        if source.is_some_and(|source| source.topics.contains(&topic)) {
+            section.fault("topic", "is read by this pipeline's own source: refused records would come back for ever");
+        }
+    }
+    let own: Vec<String> = section.texts("bootstrap_servers").into_iter().map(|(server, _)| server).collect();
+    let bootstrap_servers = match source {
+        _ if !own.is_empty() => own,
+        Some(source) => source.bootstrap_servers.clone(),
+        None => {
+            section.fault("bootstrap_servers", "is missing: the source is not Kafka, so say host:port");
+            Vec::new()
+        }
+    };
+    let is_connection = |name: &str| CONNECTION.iter().any(|start| name.starts_with(start));
+    let mut extra_config: Vec<(String, Secret)> = source
+        .filter(|source| source.bootstrap_servers == bootstrap_servers)
+        .map(|source| source.extra_config.iter().filter(|(name, _)| is_connection(name)).cloned().collect())
+        .unwrap_or_default();
+    for (name, value, place) in section.pairs("extra_config") {
+        let key = format!("extra_config.{name}");
+        let refused = |name: &str| REFUSED.iter().find(|(refused, _)| *refused == name);
+        match properties::librdkafka_name(name, value) {
+            Ok(known) => {
+                if let Some((_, reason)) = refused(&known) {
+                    section.fault_at(place, &key, format!("{known} cannot be set here: {reason}"));
+                }
+                extra_config.retain(|(other, _)| *other != known);
+                extra_config.push((known, Secret::new(value)));
+            }
+            Err(message) => section.fault_at(place, &key, message),
+        }
+    }
+    DeadLetterConfig::Kafka(KafkaLetterConfig { bootstrap_servers, topic, extra_config, retry_timeout })
+}

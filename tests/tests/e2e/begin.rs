@@ -1,0 +1,78 @@
+//! Where a topic is read from: by time and by offset, where nobody has read it yet.
+
+use std::collections::BTreeSet;
+
+use fs_data_sink_tests::{
+    lake::{Expected, Lake, Reader},
+    program::{Configuration, Workspace, kafka_source, local_sink},
+    services::kafka::{Kafka, NewRecord},
+};
+use serde_json::json;
+
+use crate::{
+    shared::{SHORT, kafka, scenario, unique},
+    topics::record,
+};
+
+/// The time of the first record: the 14th of November 2023, 22:13:20 UTC.
+const BEGAN_MS: i64 = 1_700_000_000_000;
+
+/// Records a second apart in three partitions: partition 0 has 0, 3, 6 and so on.
+fn produce(kafka: &Kafka, topic: &str, rounds: std::ops::Range<i64>) -> anyhow::Result<()> {
+    let at = |round: i64| {
+        (0..3).map(move |partition| NewRecord {
+            timestamp_ms: Some(BEGAN_MS + round * 1_000),
+            ..record(u64::try_from(round * 3 + i64::from(partition)).unwrap_or(0), partition)
+        })
+    };
+    kafka.produce(topic, rounds.flat_map(at)).map(|_| ())
+}
+
+/// Writes a configuration with these lines in its source.
+fn configure(workspace: &Workspace, kafka: &Kafka, topic: &str, delivery: &str, start: &str) -> anyhow::Result<()> {
+    let source = kafka_source(kafka.bootstrap(), topic, &unique("group")) + start;
+    let mut configuration = Configuration::new("begin", source, local_sink(&workspace.path().join(delivery)));
+    configuration.pipeline = format!("  delivery: {delivery}\n");
+    workspace.write("pipeline.yaml", configuration.yaml()).map(|_| ())
+}
+
+/// Reads to the end, and looks whether exactly these rows are there.
+fn run_and_compare(workspace: &Workspace, delivery: &str, ids: &BTreeSet<i64>) -> anyhow::Result<()> {
+    workspace.run(&["run", "pipeline.yaml", "--until-end"], SHORT)?.expect(0, &[])?;
+    let (folder, ids) = (workspace.path().join(delivery), ids.clone());
+    let rows = move || -> Box<dyn Iterator<Item = String>> {
+        Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))
+    };
+    Lake::Local(&folder)
+        .read(Reader::DuckDb, &[], workspace.path())?
+        .compare(&Expected::new(Box::new(rows)))?
+        .expect_exact()
+}
+
+/// Scenario: a new pipeline with a time to begin at and an offset for one of its partitions, under both kinds of delivery; more
+/// records come and it runs again; another one with an offset that the topic does not have.
+/// Guarantees: the first run has what is at least as late, and from the offset on; the second goes on where the first ended; the last
+/// ends with 1 and says which offsets there are.
+#[test]
+fn a_topic_is_read_from_a_time_and_from_an_offset() -> anyhow::Result<()> {
+    scenario("begin", |workspace| {
+        let kafka = kafka()?;
+        for delivery in ["exactly_once", "at_least_once"] {
+            let topic = unique("begin");
+            kafka.create_topic(&topic, 3)?;
+            produce(kafka, &topic, 0..100)?;
+            let start = format!("  start: 2023-11-14T22:14:10Z\n  start_offsets: {{\"{topic}[2]\": 90}}\n");
+            configure(workspace, kafka, &topic, delivery, &start)?;
+            let wanted = |id: &i64| if id % 3 == 2 { id / 3 >= 90 } else { id / 3 >= 50 };
+            run_and_compare(workspace, delivery, &(0..300).filter(wanted).collect())?;
+            produce(kafka, &topic, 100..120)?;
+            run_and_compare(workspace, delivery, &(0..360).filter(wanted).collect())?;
+            configure(workspace, kafka, &topic, delivery, &start.replace("90", "121"))?;
+            let words = format!("source.start_offsets: {topic}[2] has offsets 0..120, and 121 is none of them");
+            workspace
+                .run(&["run", "pipeline.yaml", "--until-end", "--set", "name=other"], SHORT)?
+                .expect(1, &[&words])?;
+        }
+        Ok(())
+    })
+}
