@@ -35,6 +35,9 @@ const IN_FLIGHT_MAX: usize = 1_000;
 /// What librdkafka may hold of them; a letter that finds no room waits.
 const QUEUE_KIB: &str = "16384";
 
+/// The longest timeout that librdkafka takes; none at all would be for ever.
+const TIMEOUT_MS_MAX: u128 = i32::MAX.unsigned_abs() as u128;
+
 /// How long `validate --connect` waits for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -190,7 +193,7 @@ fn client_config(config: &KafkaLetterConfig) -> ClientConfig {
         .set("bootstrap.servers", config.bootstrap_servers.join(","))
         .set("enable.idempotence", "true")
         .set("queue.buffering.max.kbytes", QUEUE_KIB)
-        .set("message.timeout.ms", config.retry_timeout.as_millis().to_string())
+        .set("message.timeout.ms", config.retry_timeout.as_millis().clamp(1, TIMEOUT_MS_MAX).to_string())
         .set_log_level(RDKafkaLogLevel::Warning);
     client
 }
