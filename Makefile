@@ -42,9 +42,8 @@ e2e: ## Only the end-to-end tests; `make e2e T=kill` only those of that name
 	cargo build $(WORKSPACE) --bins
 	RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 $(T)
 
-# 250 kills for each of S3, local, HDFS by RPC, HDFS by WebHDFS, and Redis' streams, groups and lists; 100 of them are in
-# `make test`. Then 5,000 files merged on
-# S3 and on HDFS, and 10,000 directories written on S3.
+# 250 kills for each of S3, local, HDFS by RPC, HDFS by WebHDFS, and Redis' streams, groups and lists; 104 of them are in
+# `make test`. Then 5,000 files merged on S3 and on HDFS, and 10,000 directories written on S3.
 soak: ## Kill the program 1,750 times, and merge 5,000 files on S3 and HDFS: two hours
 	tests/setup.sh
 	plugins/build.sh
@@ -64,7 +63,7 @@ fuzz: ## Look for bytes that break a parser, ten minutes for each: FUZZ_SECONDS=
 	  $(FS_DATA_SINK_CACHE)/fuzz/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=3000 || exit 1; \
 	done
 
-bench: plugins ## Measure the release build: decode, Parquet, plugins, and Kafka to S3
+bench: plugins ## Measure the release build: decode, Parquet, plugins, Redis to disk, and Kafka to S3
 	tests/setup.sh
 	cargo build --locked --release --package fs-data-sink
 	FS_DATA_SINK_BIN=$(CARGO_TARGET_DIR)/release/fs-data-sink cargo run --locked --release --package fs-data-sink-tests --bin bench

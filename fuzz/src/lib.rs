@@ -1,14 +1,12 @@
 //! Foreign bytes against every parser that meets them.
 //!
 //! Comes in: any bytes. Nothing goes out: a target panics where the program would panic, or where what it makes of the bytes
-//! breaks its word. `make fuzz` lets libFuzzer look for such bytes, and keeps what reached new code in `corpus/`; the tests
-//! here give each target its corpus and some thousand mutations of it.
+//! breaks its word. `make fuzz` lets libFuzzer look for such bytes, and keeps what reached new code in the cache; the
+//! tests here give each target its seeds in `corpus/` and some thousand mutations of them.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc, reason = "a target: a panic is its finding")]
 
 use std::{
-    cell::RefCell,
     fs,
-    path::PathBuf,
     sync::{Arc, LazyLock},
 };
 
@@ -72,19 +70,12 @@ pub fn arrow_ipc(data: &[u8]) {
 
 /// A configuration file. What loads can be printed.
 pub fn configuration(data: &[u8]) {
-    thread_local! {
-        /// One file a thread, written anew for each input.
-        static FILE: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+    // The file's name is the pipeline's, and must be one that a pipeline may have.
+    let file = tempfile::Builder::new().prefix("fuzz").suffix(".yaml").tempfile().unwrap();
+    fs::write(file.path(), data).unwrap();
+    if let Ok(config) = load(&Inputs { paths: vec![file.path().to_owned()], ..Inputs::default() }) {
+        assert!(!config.to_yaml().is_empty());
     }
-    FILE.with_borrow_mut(|file| {
-        let name = format!("fs-data-sink-fuzz-{}-{:?}.yaml", std::process::id(), std::thread::current().id());
-        let path = file.get_or_insert_with(|| std::env::temp_dir().join(name.replace(['(', ')'], "")));
-        fs::write(&path, data).unwrap();
-        if let Ok(config) = load(&Inputs { paths: vec![path.clone()], ..Inputs::default() }) {
-            assert!(!config.to_yaml().is_empty());
-        }
-        fs::remove_file(path).unwrap();
-    });
 }
 
 /// Text to a segment of a path and back, and any text as a path.

@@ -16,6 +16,7 @@ mod columns;
 mod dead_letter;
 mod decode;
 mod hdfs;
+mod kafka;
 mod plugin;
 mod redis;
 mod sink;
@@ -67,7 +68,7 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
         SourceKind::Kafka(kafka) => Some(kafka),
         SourceKind::Redis(_) | SourceKind::File(_) => None,
     });
-    let retry_timeout = sink.as_ref().map_or(Duration::from_secs(60), |sink| sink.retry_timeout);
+    let retry_timeout = sink.as_ref().map(|sink| sink.retry_timeout).unwrap_or_default();
     let dead_letter = dead_letter::read(top.section("dead_letter"), kafka, retry_timeout);
     let plugins = plugins.into_iter().map(|(_, plugin)| Arc::new(plugin)).collect();
     Some(PipelineConfig {

@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 
 use fs_data_sink_tests::{
-    lake::{Expected, Lake, Reader},
     program::{Configuration, Workspace, kafka_source, local_sink},
     services::kafka::{Kafka, NewRecord},
 };
-use serde_json::json;
 
 use crate::{
     shared::{SHORT, kafka, scenario, unique},
-    topics::record,
+    topics::{compare_rows, record},
 };
 
 /// The time of the first record: the 14th of November 2023, 22:13:20 UTC.
@@ -37,16 +35,9 @@ fn configure(workspace: &Workspace, kafka: &Kafka, topic: &str, delivery: &str, 
 }
 
 /// Reads to the end, and looks whether exactly these rows are there.
-fn run_and_compare(workspace: &Workspace, delivery: &str, ids: &BTreeSet<i64>) -> anyhow::Result<()> {
+fn run_and_compare(workspace: &Workspace, delivery: &str, ids: &BTreeSet<u64>) -> anyhow::Result<()> {
     workspace.run(&["run", "pipeline.yaml", "--until-end"], SHORT)?.expect(0, &[])?;
-    let (folder, ids) = (workspace.path().join(delivery), ids.clone());
-    let rows = move || -> Box<dyn Iterator<Item = String>> {
-        Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))
-    };
-    Lake::Local(&folder)
-        .read(Reader::DuckDb, &[], workspace.path())?
-        .compare(&Expected::new(Box::new(rows)))?
-        .expect_exact()
+    compare_rows(workspace, delivery, ids)
 }
 
 /// Scenario: a new pipeline with a time to begin at and an offset for one of its partitions, under both kinds of delivery; more
@@ -63,7 +54,7 @@ fn a_topic_is_read_from_a_time_and_from_an_offset() -> anyhow::Result<()> {
             produce(kafka, &topic, 0..100)?;
             let start = format!("  start: 2023-11-14T22:14:10Z\n  start_offsets: {{\"{topic}[2]\": 90}}\n");
             configure(workspace, kafka, &topic, delivery, &start)?;
-            let wanted = |id: &i64| if id % 3 == 2 { id / 3 >= 90 } else { id / 3 >= 50 };
+            let wanted = |id: &u64| if id % 3 == 2 { id / 3 >= 90 } else { id / 3 >= 50 };
             run_and_compare(workspace, delivery, &(0..300).filter(wanted).collect())?;
             produce(kafka, &topic, 100..120)?;
             run_and_compare(workspace, delivery, &(0..360).filter(wanted).collect())?;

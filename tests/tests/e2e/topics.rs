@@ -39,14 +39,19 @@ fn run_and_compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result
 
 /// Whether exactly these rows are there and the ledger agrees.
 pub(crate) fn compare(workspace: &Workspace, ids: &BTreeSet<u64>) -> anyhow::Result<String> {
-    let (folder, ids) = (workspace.path().join("lake"), ids.clone());
-    let expected =
-        Expected::new(Box::new(move || Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))));
-    let seen = Lake::Local(&folder).read(Reader::DuckDb, &[], workspace.path())?;
-    seen.compare(&expected)?.expect_exact()?;
+    compare_rows(workspace, "lake", ids)?;
     let verified = workspace.run(&["ledger", "verify", "pipeline.yaml"], SHORT)?;
     verified.expect(0, &["the store is as the ledger says"])?;
     Ok(verified.output)
+}
+
+/// Whether exactly these rows are in a folder.
+pub(crate) fn compare_rows(workspace: &Workspace, folder: &str, ids: &BTreeSet<u64>) -> anyhow::Result<()> {
+    let (folder, ids) = (workspace.path().join(folder), ids.clone());
+    let expected =
+        Expected::new(Box::new(move || Box::new(ids.clone().into_iter().map(|id| json!({"id": id}).to_string()))));
+    let seen = Lake::Local(&folder).read(Reader::DuckDb, &[], workspace.path())?;
+    seen.compare(&expected)?.expect_exact()
 }
 
 /// Sends records of one transaction to two partitions by turns.

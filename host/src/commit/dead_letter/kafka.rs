@@ -141,7 +141,7 @@ impl LetterProducer {
                 RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownPartition,
-            ) => format!("dead_letter.topic: the topic {topic:?} does not exist on {servers}; create it"),
+            ) => return missing(&self.config).because(error),
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 format!("dead_letter.topic: this user may not write to the topic {topic:?}")
             }
@@ -171,15 +171,15 @@ pub(in crate::commit) async fn check(config: KafkaLetterConfig) -> Result<(), Pi
                 .because(error)
         })?;
         let is_there = metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty());
-        if is_there {
-            Ok(())
-        } else {
-            Err(PipelineError::stop(format!(
-                "dead_letter.topic: the topic {topic:?} does not exist on {servers}; create it"
-            )))
-        }
+        if is_there { Ok(()) } else { Err(missing(&config)) }
     });
     asked.await.map_err(|error| PipelineError::stop("asking Kafka ended abnormally").because(error))?
+}
+
+/// The topic is not there.
+fn missing(KafkaLetterConfig { topic, bootstrap_servers, .. }: &KafkaLetterConfig) -> PipelineError {
+    let servers = bootstrap_servers.join(",");
+    PipelineError::stop(format!("dead_letter.topic: the topic {topic:?} does not exist on {servers}; create it"))
 }
 
 /// What the producer is made with. What delivery depends on is set last.

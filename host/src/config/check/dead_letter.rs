@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::{
-    DeadLetterConfig, KafkaConfig, KafkaLetterConfig, Secret, properties, reader::Section, topics, value::choice,
-};
+use super::kafka;
+use crate::config::{DeadLetterConfig, KafkaConfig, KafkaLetterConfig, Secret, reader::Section, topics, value::choice};
 
 /// Keys of a topic for dead letters.
 const KAFKA_KEYS: [&str; 3] = ["topic", "bootstrap_servers", "extra_config"];
@@ -45,7 +44,7 @@ pub(super) fn read(section: Section<'_>, source: Option<&KafkaConfig>, retry_tim
     // With a wrong type it is not known which keys belong to it.
     let is_wrong = kind.is_none() && section.has("type");
     let config = match kind.unwrap_or(Kind::Store) {
-        Kind::Kafka => kafka(&section, source, retry_timeout),
+        Kind::Kafka => topic(&section, source, retry_timeout),
         kind => {
             if !is_wrong {
                 section.only_with("type: kafka", &KAFKA_KEYS);
@@ -60,7 +59,7 @@ pub(super) fn read(section: Section<'_>, source: Option<&KafkaConfig>, retry_tim
 }
 
 /// A topic.
-fn kafka(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Duration) -> DeadLetterConfig {
+fn topic(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Duration) -> DeadLetterConfig {
     let topic = section.required_text("topic", "the name of a topic").unwrap_or_default();
     if !topic.is_empty() {
         let checked = if topic.starts_with('^') {
@@ -75,7 +74,7 @@ fn kafka(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Dur
             section.fault("topic", "is read by this pipeline's own source: refused records would come back for ever");
         }
     }
-    let own: Vec<String> = section.texts("bootstrap_servers").into_iter().map(|(server, _)| server).collect();
+    let own = kafka::servers(section, section.texts("bootstrap_servers"));
     let bootstrap_servers = match source {
         _ if !own.is_empty() => own,
         Some(source) => source.bootstrap_servers.clone(),
@@ -89,19 +88,8 @@ fn kafka(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Dur
         .filter(|source| source.bootstrap_servers == bootstrap_servers)
         .map(|source| source.extra_config.iter().filter(|(name, _)| is_connection(name)).cloned().collect())
         .unwrap_or_default();
-    for (name, value, place) in section.pairs("extra_config") {
-        let key = format!("extra_config.{name}");
-        let refused = |name: &str| REFUSED.iter().find(|(refused, _)| *refused == name);
-        match properties::librdkafka_name(name, value) {
-            Ok(known) => {
-                if let Some((_, reason)) = refused(&known) {
-                    section.fault_at(place, &key, format!("{known} cannot be set here: {reason}"));
-                }
-                extra_config.retain(|(other, _)| *other != known);
-                extra_config.push((known, Secret::new(value)));
-            }
-            Err(message) => section.fault_at(place, &key, message),
-        }
-    }
+    let own = kafka::librdkafka(section, &REFUSED);
+    extra_config.retain(|(inherited, _)| !own.iter().any(|(name, _)| name == inherited));
+    extra_config.extend(own);
     DeadLetterConfig::Kafka(KafkaLetterConfig { bootstrap_servers, topic, extra_config, retry_timeout })
 }

@@ -20,6 +20,9 @@ use crate::{checkpoint::SourcePartition, error::PipelineError};
 /// How long a broker may take to say where a partition begins and ends, or what the group has committed.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Something of each of some partitions.
+type ByPartition<T> = BTreeMap<SourcePartition, T>;
+
 /// Where reading was to go on, and where it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Begin {
@@ -37,9 +40,7 @@ pub(super) fn of_assigned<C: ConsumerContext>(
     start: &Start,
 ) -> Result<BTreeMap<SourcePartition, Begin>, PipelineError> {
     let unknown: Vec<_> = partitions.iter().filter(|partition| !recorded.contains_key(partition)).collect();
-    let committed = asked_committed(consumer, &unknown)?;
-    let new: Vec<_> = unknown.into_iter().filter(|partition| !committed.contains_key(partition)).collect();
-    let wanted = start.wanted(consumer, &new, ANSWER_TIMEOUT)?;
+    let (committed, wanted) = of_group_and_user(consumer, &unknown, start)?;
     let begin = |partition: &SourcePartition| {
         let ends = ends_of(consumer, partition)?;
         let begin = if let Some(offset) = recorded.get(partition) {
@@ -60,9 +61,7 @@ pub(super) fn of_new<C: ConsumerContext>(
     partitions: &[SourcePartition],
     start: &Start,
 ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
-    let committed = asked_committed(consumer, &partitions.iter().collect::<Vec<_>>())?;
-    let new: Vec<_> = partitions.iter().filter(|partition| !committed.contains_key(partition)).collect();
-    let wanted = start.wanted(consumer, &new, ANSWER_TIMEOUT)?;
+    let (_, wanted) = of_group_and_user(consumer, &partitions.iter().collect::<Vec<_>>(), start)?;
     let begin = |(partition, wanted): (SourcePartition, Wanted)| {
         let offset = wanted.within(&partition, ends_of(consumer, &partition)?)?;
         Ok((partition, offset))
@@ -91,14 +90,18 @@ pub(super) fn ends_of<C: ConsumerContext>(
     })
 }
 
-/// What the group has committed, for a start that cannot do without.
-fn asked_committed<C: ConsumerContext>(
+/// What the group has committed of these partitions, and what the user wants of those of which it has nothing.
+fn of_group_and_user<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &[&SourcePartition],
-) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
-    committed(consumer, partitions, ANSWER_TIMEOUT).map_err(|error| {
+    start: &Start,
+) -> Result<(ByPartition<i64>, ByPartition<Wanted>), PipelineError> {
+    let committed = committed(consumer, partitions, ANSWER_TIMEOUT).map_err(|error| {
         PipelineError::restart("Kafka: the broker did not say what the group has committed").because(error)
-    })
+    })?;
+    let new: Vec<_> = partitions.iter().copied().filter(|partition| !committed.contains_key(*partition)).collect();
+    let wanted = start.wanted(consumer, &new, ANSWER_TIMEOUT)?;
+    Ok((committed, wanted))
 }
 
 /// What the group has committed of these partitions; no request where there are none.

@@ -311,8 +311,7 @@ impl Group {
         let Some(recorded) = self.claim(partitions, self.identify(consumer, partitions)?) else { return Ok(false) };
         let begins = begin::of_assigned(consumer, partitions, &recorded, &self.start)?;
         for (partition, Begin { at, .. }) in &begins {
-            list.set_partition_offset(&partition.topic, partition.partition, Offset::Offset(*at))
-                .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {at}")).because(error))?;
+            set_begin(list, partition, *at)?;
         }
         self.go_on(&begins)?;
         Ok(true)
@@ -324,14 +323,13 @@ impl Group {
         consumer: &BaseConsumer<Member>,
         list: &mut TopicPartitionList,
         partitions: &[SourcePartition],
-    ) -> Result<bool, PipelineError> {
+    ) -> Result<(), PipelineError> {
         if self.start.is_specific() {
             for (partition, at) in begin::of_new(consumer, partitions, &self.start)? {
-                list.set_partition_offset(&partition.topic, partition.partition, Offset::Offset(at))
-                    .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {at}")).because(error))?;
+                set_begin(list, &partition, at)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Has the lane claim partitions that come; what it says of where they begin. `None` when it could not say; the source has
@@ -421,6 +419,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Has a partition of librdkafka's list begin at an offset.
+fn set_begin(list: &mut TopicPartitionList, partition: &SourcePartition, at: i64) -> Result<(), PipelineError> {
+    list.set_partition_offset(&partition.topic, partition.partition, Offset::Offset(at))
+        .map_err(|error| PipelineError::stop(format!("{partition}: not an offset: {at}")).because(error))
+}
+
 /// The partitions of a list of librdkafka.
 fn partitions_of(list: &TopicPartitionList) -> Vec<SourcePartition> {
     list.elements().iter().map(|element| SourcePartition::new(element.topic(), element.partition())).collect()
@@ -508,7 +512,7 @@ impl Member {
         } else if group.has_ledger() {
             group.begin(consumer, list, &partitions)
         } else {
-            group.begin_new(consumer, list, &partitions)
+            group.begin_new(consumer, list, &partitions).map(|()| true)
         };
         let is_ready = is_ready.unwrap_or_else(|error| {
             group.push(SourceEvent::Failed(error));

@@ -39,6 +39,12 @@ fn what_is_no_place_for_letters_is_said() {
     assert!(of("topic: dead").contains("topic: "), "{}", of("topic: dead"));
     let refused = of("type: kafka, topic: dead, extra_config: {acks: 1, message.timeout.ms: 5}");
     assert!(refused.contains("all replicas in sync") && refused.contains("use sink.retry_timeout"), "{refused}");
+    let wrong =
+        of("type: kafka, topic: dead, bootstrap_servers: 'http://a', extra_config: {linger.ms: 1, linger_ms: 2}");
+    assert!(
+        wrong.contains("expected host:port, found \"http://a\"") && wrong.contains("sets linger.ms a second time"),
+        "{wrong}"
+    );
     let file = "source: {type: file, paths: [a]}\nsink: {type: local, base_path: lake}\ndead_letter: {type: kafka, topic: dead}\n";
     assert_eq!(
         faults(file),
