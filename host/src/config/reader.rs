@@ -14,16 +14,13 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 12] = [
-    ("source.on_tombstone", "options for tombstones"),
+const OTHER_VERSIONS: [(&str, &str); 9] = [
     ("source.schema_registry", "schema registries"),
-    ("source.start", "starting at a time"),
     ("sink.extra_config", "further options of stores"),
     ("sink.parquet.sort_by", "sorting within files"),
     ("plugins.grants", "capabilities for plugins"),
     ("plugins.limits.instances", "limits on instances"),
     ("plugins.on_trap.open_circuit_after", "the circuit breaker"),
-    ("dead_letter.topic", "a Kafka topic for dead letters"),
     ("schema.registry", "schema registries"),
     ("pipeline.tenant", "budgets of tenants"),
     ("tenants", "budgets of tenants"),
