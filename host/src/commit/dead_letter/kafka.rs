@@ -79,14 +79,19 @@ impl LetterProducer {
         let producer = self.producer()?;
         let (mut too_large, mut failure) = (Vec::new(), None);
         for some in letters.chunks(IN_FLIGHT_MAX) {
-            let sent: Vec<_> = some.iter().map(|letter| self.send_one(&producer, context, letter)).collect();
+            let sent = some.iter().map(|letter| self.send_one(&producer, context, letter));
+            let mut refused = Vec::new();
             for (letter, error) in some.iter().zip(join_all(sent).await) {
                 match error {
-                    None => {}
-                    Some(KafkaError::MessageProduction(
-                        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize,
-                    )) => too_large.push(letter.clone()),
-                    Some(error) => failure = Some(error),
+                    Some(error) if is_too_large(&error) => refused.push(letter),
+                    error => failure = error.or(failure),
+                }
+            }
+            // The broker refuses a batch whole: only a letter that comes alone is told its own size.
+            for letter in refused {
+                match self.send_one(&producer, context, letter).await {
+                    Some(error) if is_too_large(&error) => too_large.push(letter.clone()),
+                    error => failure = error.or(failure),
                 }
             }
             if failure.is_some() {
@@ -174,6 +179,14 @@ pub(in crate::commit) async fn check(config: KafkaLetterConfig) -> Result<(), Pi
         if is_there { Ok(()) } else { Err(missing(&config)) }
     });
     asked.await.map_err(|error| PipelineError::stop("asking Kafka ended abnormally").because(error))?
+}
+
+/// Whether the letter, or the batch that it was in, is larger than the topic or the client takes.
+fn is_too_large(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
+    )
 }
 
 /// The topic is not there.
