@@ -567,6 +567,8 @@ pub struct ParquetConfig {
     pub statistics: Statistics,
     /// Columns with a bloom filter.
     pub bloom_filter: Vec<String>,
+    /// What the rows of each row group are sorted by.
+    pub sort_by: Vec<SortColumn>,
     /// Per column, by dotted path.
     pub columns: Vec<(String, ColumnConfig)>,
 }
@@ -581,6 +583,7 @@ impl Default for ParquetConfig {
             dictionary: true,
             statistics: Statistics::Page,
             bloom_filter: Vec::new(),
+            sort_by: Vec::new(),
             columns: Vec::new(),
         }
     }
@@ -595,6 +598,21 @@ pub struct ColumnConfig {
     pub encoding: Option<Encoding>,
     /// Overrides the file's codec.
     pub compression: Option<Compression>,
+    /// Overrides the file's setting.
+    pub statistics: Option<Statistics>,
+    /// Overrides the file's setting.
+    pub data_page_bytes: Option<usize>,
+}
+
+/// A column that rows are sorted by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    /// Its dotted path.
+    pub column: String,
+    /// Whether the largest value comes first.
+    pub descending: bool,
+    /// Whether nulls come before all values.
+    pub nulls_first: bool,
 }
 
 /// A Parquet encoding that a user may ask for.

@@ -13,8 +13,8 @@ use super::{
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SourceConfig,
-    SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SortColumn,
+    SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -470,19 +470,32 @@ fn partition_column(config: &PartitionColumn) -> String {
     }
 }
 
-/// How Parquet is written.
-fn parquet(config: &ParquetConfig) -> Value {
-    let statistics = match config.statistics {
+/// How much statistics are written.
+fn statistics(statistics: Statistics) -> &'static str {
+    match statistics {
         Statistics::None => "none",
         Statistics::Chunk => "chunk",
         Statistics::Page => "page",
-    };
+    }
+}
+
+/// A column that rows are sorted by.
+fn sort_column(sort: &SortColumn) -> String {
+    let SortColumn { column, descending, nulls_first } = sort;
+    let order = if *descending { "desc" } else { "asc" };
+    format!("{column} {order} nulls {}", if *nulls_first { "first" } else { "last" })
+}
+
+/// How Parquet is written.
+fn parquet(config: &ParquetConfig) -> Value {
     let mut columns = Map::new();
     for (name, column) in &config.columns {
         let mut entries = Map::new();
         entries.extend(column.dictionary.map(|dictionary| ("dictionary".to_owned(), json!(dictionary))));
         entries.extend(column.encoding.map(|own| ("encoding".to_owned(), json!(encoding(own)))));
         entries.extend(column.compression.map(|own| ("compression".to_owned(), json!(compression(own)))));
+        entries.extend(column.statistics.map(|own| ("statistics".to_owned(), json!(statistics(own)))));
+        entries.extend(column.data_page_bytes.map(|bytes| ("data_page_bytes".to_owned(), json!(bytes))));
         columns.insert(name.clone(), Value::Object(entries));
     }
     json!({
@@ -490,8 +503,9 @@ fn parquet(config: &ParquetConfig) -> Value {
         "row_group_bytes": config.row_group_bytes,
         "data_page_bytes": config.data_page_bytes,
         "dictionary": config.dictionary,
-        "statistics": statistics,
+        "statistics": statistics(config.statistics),
         "bloom_filter": config.bloom_filter,
+        "sort_by": config.sort_by.iter().map(sort_column).collect::<Vec<_>>(),
         "columns": columns,
     })
 }

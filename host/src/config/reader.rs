@@ -14,10 +14,9 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 9] = [
+const OTHER_VERSIONS: [(&str, &str); 8] = [
     ("source.schema_registry", "schema registries"),
     ("sink.extra_config", "further options of stores"),
-    ("sink.parquet.sort_by", "sorting within files"),
     ("plugins.grants", "capabilities for plugins"),
     ("plugins.limits.instances", "limits on instances"),
     ("plugins.on_trap.open_circuit_after", "the circuit breaker"),

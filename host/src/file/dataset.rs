@@ -14,6 +14,7 @@ use super::{
     leaf::{self, Leaf},
     name,
     properties::writer_properties,
+    sort::SortPlan,
     waiting::Waiting,
     writer::OpenFile,
 };
@@ -45,6 +46,8 @@ struct Layout {
     sampler: Option<Sampler>,
     /// For the next file.
     properties: WriterProperties,
+    /// How rows of a file are sorted.
+    sort: Option<SortPlan>,
 }
 
 impl Dataset {
@@ -76,6 +79,11 @@ impl Dataset {
     pub(super) fn properties(&mut self, config: &ParquetConfig) -> Result<WriterProperties, PipelineError> {
         self.layout.as_mut().map_or_else(|| Ok(WriterProperties::default()), |layout| layout.properties(config))
     }
+
+    /// How rows of the next file are sorted.
+    pub(super) fn sort(&self) -> Option<SortPlan> {
+        self.layout.as_ref().and_then(|layout| layout.sort.clone())
+    }
 }
 
 impl Layout {
@@ -83,16 +91,17 @@ impl Layout {
     fn new(config: &ParquetConfig, schema: &SchemaRef) -> Result<Self, PipelineError> {
         let file_schema = leaf::storable(schema)?;
         let leaves = leaf::leaves(&file_schema)?;
-        let properties = writer_properties(config, &leaves, &[])?;
+        let sort = SortPlan::new(config, &file_schema, &leaves)?;
+        let properties = writer_properties(config, &leaves, &[], sort.as_ref())?;
         let sampler = config.dictionary.then(Sampler::new);
-        Ok(Self { schema: Arc::clone(schema), file_schema, leaves, sampler, properties })
+        Ok(Self { schema: Arc::clone(schema), file_schema, leaves, sampler, properties, sort })
     }
 
     /// For the next file, with what is known by now.
     fn properties(&mut self, config: &ParquetConfig) -> Result<WriterProperties, PipelineError> {
         if let Some(sampler) = &self.sampler {
             let advice = sampler.advice();
-            self.properties = writer_properties(config, &self.leaves, &advice)?;
+            self.properties = writer_properties(config, &self.leaves, &advice, self.sort.as_ref())?;
             if sampler.is_done() {
                 self.sampler = None;
                 let distinct = self.leaves.iter().zip(&advice).filter(|(_, advice)| **advice == Advice::Distinct);

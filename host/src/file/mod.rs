@@ -9,7 +9,8 @@
 //! one file in a generation, however many directories there are, unless its files are full before.
 //!
 //! What ends when:
-//! * a row group at `row_group_rows` or `row_group_bytes`, or early when memory runs short;
+//! * a row group at `row_group_rows` or `row_group_bytes`, or early when memory runs short; only then are its rows sorted, where
+//!   `sort_by` says so (`sort.rs`);
 //! * a file at `target_file_size` or `target_file_rows`, or at a change of its dataset's schema (a file has one schema);
 //! * a generation at `commit_interval`, at so many batches or files, when memory runs short, and when the pipeline
 //!   says so (revoke, shutdown).
@@ -48,6 +49,7 @@ mod properties;
 mod provenance;
 mod roll;
 mod route;
+mod sort;
 mod waiting;
 mod writer;
 

@@ -11,7 +11,7 @@ use parquet::{
     file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
 };
 
-use super::{dictionary::Advice, leaf::Leaf};
+use super::{dictionary::Advice, leaf::Leaf, sort::SortPlan};
 use crate::{
     config::{ColumnConfig, Compression, Encoding, ParquetConfig, Statistics},
     error::PipelineError,
@@ -25,12 +25,8 @@ pub(super) fn writer_properties(
     config: &ParquetConfig,
     leaves: &[Leaf],
     advice: &[Advice],
+    sort: Option<&SortPlan>,
 ) -> Result<WriterProperties, PipelineError> {
-    let statistics = match config.statistics {
-        Statistics::None => EnabledStatistics::None,
-        Statistics::Chunk => EnabledStatistics::Chunk,
-        Statistics::Page => EnabledStatistics::Page,
-    };
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         // Names of list elements and map entries as the Parquet format wants them.
@@ -40,7 +36,8 @@ pub(super) fn writer_properties(
         .set_max_row_group_bytes(Some(config.row_group_bytes.max(1)))
         .set_data_page_size_limit(config.data_page_bytes)
         .set_dictionary_enabled(config.dictionary)
-        .set_statistics_enabled(statistics);
+        .set_statistics_enabled(enabled(config.statistics))
+        .set_sorting_columns(sort.map(SortPlan::columns));
     for (number, leaf) in leaves.iter().enumerate() {
         let encoding = configured(config, leaf, |column| column.encoding);
         if let Some(dictionary) = configured(config, leaf, |column| column.dictionary) {
@@ -54,6 +51,12 @@ pub(super) fn writer_properties(
         if let Some(compression) = configured(config, leaf, |column| column.compression) {
             builder = builder.set_column_compression(leaf.path.clone(), codec(compression)?);
         }
+        if let Some(statistics) = configured(config, leaf, |column| column.statistics) {
+            builder = builder.set_column_statistics_enabled(leaf.path.clone(), enabled(statistics));
+        }
+        if let Some(bytes) = configured(config, leaf, |column| column.data_page_bytes) {
+            builder = builder.set_column_data_page_size_limit(leaf.path.clone(), bytes);
+        }
         if config.bloom_filter.iter().any(|path| leaf.is_named(path)) {
             builder = builder.set_column_bloom_filter_enabled(leaf.path.clone(), true);
         }
@@ -61,6 +64,15 @@ pub(super) fn writer_properties(
     check_names("sink.parquet.bloom_filter", config.bloom_filter.iter(), leaves)?;
     check_names("sink.parquet.columns", config.columns.iter().map(|(path, _)| path), leaves)?;
     Ok(builder.build())
+}
+
+/// How much statistics are written, as the writer has it.
+fn enabled(statistics: Statistics) -> EnabledStatistics {
+    match statistics {
+        Statistics::None => EnabledStatistics::None,
+        Statistics::Chunk => EnabledStatistics::Chunk,
+        Statistics::Page => EnabledStatistics::Page,
+    }
 }
 
 /// What is configured for a leaf; where both it and a struct around it are named, what is named more closely.

@@ -180,6 +180,7 @@ impl Generation {
             origin,
             schema: Arc::clone(schema),
             properties: known.properties(&self.context.sink.parquet)?,
+            sort: known.sort(),
         };
         known.open.insert(Arc::clone(directory), OpenFile::open(new, &self.context.metrics)?);
         self.next_file += 1;

@@ -361,8 +361,12 @@ async fn columns_that_hardly_repeat_have_no_dictionary_unless_the_user_wants_one
 #[tokio::test]
 async fn columns_are_written_as_configured() {
     let mut wishes = Wishes::usual();
-    let column =
-        |encoding, compression| ColumnConfig { dictionary: Some(false), encoding: Some(encoding), compression };
+    let column = |encoding, compression| ColumnConfig {
+        dictionary: Some(false),
+        encoding: Some(encoding),
+        compression,
+        ..ColumnConfig::default()
+    };
     wishes.parquet.compression = Compression::Zstd(3);
     wishes.parquet.bloom_filter = vec!["country".to_owned()];
     wishes.parquet.columns = vec![
@@ -543,3 +547,4 @@ proptest! {
 }
 
 mod many;
+mod sorted;

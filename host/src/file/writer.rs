@@ -2,7 +2,7 @@
 //!
 //! Parquet's writer is not asynchronous: it encodes on the lane's own task, into memory, and after each row group the
 //! bytes are handed to the store, which uploads them in the background and lets the lane wait when too many are on
-//! their way. A file that is dropped without being finished leaves nothing that a reader could see.
+//! their way. Where rows are to be sorted, they wait for their row group to be full ([`Sorter`]). A file that is dropped without being finished leaves nothing that a reader could see.
 
 use std::{
     io::{self, Write},
@@ -17,7 +17,10 @@ use parquet::{
     file::{metadata::KeyValue, properties::WriterProperties},
 };
 
-use super::waiting::Origin;
+use super::{
+    sort::{SortPlan, Sorter},
+    waiting::Origin,
+};
 use crate::{
     error::PipelineError,
     store::{Path, StagingWriter},
@@ -32,6 +35,8 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(super) struct OpenFile {
     /// Encodes.
     writer: ArrowWriter<Outbox>,
+    /// Rows that are to be sorted before.
+    sorter: Option<Sorter>,
     /// Where the bytes go.
     staging: StagingWriter,
     /// Where the file will be visible.
@@ -84,16 +89,19 @@ pub(super) struct NewFile {
     pub(super) schema: SchemaRef,
     /// How it is written.
     pub(super) properties: WriterProperties,
+    /// How its rows are sorted.
+    pub(super) sort: Option<SortPlan>,
 }
 
 impl OpenFile {
     /// Opens a file. Nothing is sent yet.
     pub(super) fn open(new: NewFile, metrics: &Metrics) -> Result<Self, PipelineError> {
-        let NewFile { staging, path, number, origin, schema, properties } = new;
+        let NewFile { staging, path, number, origin, schema, properties, sort } = new;
         let writer = ArrowWriter::try_new(Outbox::default(), Arc::clone(&schema), Some(properties));
         let writer = writer.map_err(|error| cannot_encode(&path, error))?;
         Ok(Self {
             writer,
+            sorter: sort.map(Sorter::new),
             staging,
             path,
             schema,
@@ -114,15 +122,47 @@ impl OpenFile {
 
     /// Appends rows, which must have its schema.
     pub(super) async fn write(&mut self, rows: &RecordBatch) -> Result<(), PipelineError> {
-        self.writer.write(rows).map_err(|error| cannot_encode(&self.path, error))?;
         self.rows += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
-        self.send().await
+        let Some(sorter) = &self.sorter else {
+            self.writer.write(rows).map_err(|error| cannot_encode(&self.path, error))?;
+            return self.send().await;
+        };
+        let (mut from, mut room) = (0, sorter.room_rows());
+        while from < rows.num_rows() {
+            let some = rows.slice(from, room.min(rows.num_rows() - from));
+            from += some.num_rows();
+            let Some(sorter) = &mut self.sorter else { break };
+            let is_full = sorter.push(&some).map_err(|error| cannot_encode(&self.path, error.into()))?;
+            if is_full {
+                self.end_row_group().await?;
+            }
+            room = self.sorter.as_ref().map_or(1, Sorter::room_rows);
+        }
+        self.count();
+        Ok(())
     }
 
     /// Ends the row group, so that its bytes can leave.
     pub(super) async fn end_row_group(&mut self) -> Result<(), PipelineError> {
+        self.write_sorted().await?;
         self.writer.flush().map_err(|error| cannot_encode(&self.path, error))?;
         self.send().await
+    }
+
+    /// Encodes the rows that waited to be sorted.
+    async fn write_sorted(&mut self) -> Result<(), PipelineError> {
+        let Some(sorter) = &mut self.sorter else { return Ok(()) };
+        if !sorter.has_sorted() {
+            // So far it was a guess, and one that is too large.
+            self.encoded_bytes = 0;
+        }
+        for rows in sorter.take().map_err(|error| cannot_encode(&self.path, error.into()))? {
+            let rows = rows.map_err(|error| cannot_encode(&self.path, error.into()))?;
+            self.writer.write(&rows).map_err(|error| cannot_encode(&self.path, error))?;
+            // Other tasks come in between, as they do between batches.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Rows in it.
@@ -137,7 +177,7 @@ impl OpenFile {
 
     /// About how many bytes ending the row group would let go.
     pub(super) fn row_group_bytes(&self) -> usize {
-        self.writer.memory_size()
+        self.writer.memory_size() + self.sorter.as_ref().map_or(0, Sorter::bytes)
     }
 
     /// About how many bytes of memory it takes.
@@ -147,6 +187,7 @@ impl OpenFile {
 
     /// Writes the footer, with `metadata` in it, and hands the last bytes to the store.
     pub(super) async fn finish(mut self, metadata: Vec<KeyValue>) -> Result<EncodedFile, PipelineError> {
+        self.write_sorted().await?;
         for pair in metadata {
             self.writer.append_key_value_metadata(pair);
         }
@@ -172,9 +213,17 @@ impl OpenFile {
             self.sent_bytes += piece.len();
             self.staging.write(piece).await?;
         }
-        self.encoded_bytes = self.writer.bytes_written() + self.writer.in_progress_size();
-        self.held_bytes = self.writer.memory_size() + self.staging.buffered_bytes();
+        self.count();
         Ok(())
+    }
+
+    /// Looks up how much there is.
+    fn count(&mut self) {
+        let encoded = self.writer.bytes_written() + self.writer.in_progress_size();
+        let waiting = self.sorter.as_ref().map_or(0, |sorter| sorter.encoded_bytes(encoded));
+        // What was taken for full stays full, though its rows became smaller than it seemed.
+        self.encoded_bytes = self.encoded_bytes.max(encoded + waiting);
+        self.held_bytes = self.row_group_bytes() + self.staging.buffered_bytes();
     }
 }
 

@@ -20,6 +20,7 @@ mod kill;
 mod many;
 mod once;
 mod outage;
+mod parquet;
 mod redis;
 mod secure;
 mod servers;

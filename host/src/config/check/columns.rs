@@ -4,11 +4,15 @@
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use parquet::{arrow::ArrowSchemaConverter, basic::Type as PhysicalType, schema::types::ColumnDescPtr};
 
-use super::decode::{METADATA_COLUMNS, metadata_name};
+use super::{
+    decode::{METADATA_COLUMNS, metadata_name},
+    sink::sort_column,
+};
 use crate::{
     batch::ENVELOPE_SCHEMA,
     config::{
-        DecodeConfig, Encoding, MetadataColumn, ParquetConfig, PartitionColumn, PartitionTransform, ValueFormat,
+        DecodeConfig, Encoding, MetadataColumn, ParquetConfig, PartitionColumn, PartitionTransform, SortColumn,
+        ValueFormat,
         fault::{Place, hint_or_stop},
         reader::Section,
     },
@@ -72,6 +76,16 @@ impl Columns {
         for (name, place) in section.texts("bloom_filter") {
             if let Err(message) = find(descriptor.columns(), &gone, &name) {
                 section.fault_at(&place, "bloom_filter", message);
+            }
+        }
+        for (text, place) in section.texts("sort_by") {
+            let SortColumn { column, .. } = sort_column(&text);
+            let found = find(descriptor.columns(), &gone, &column).and_then(|leaf| match leaf.max_rep_level() {
+                0 => Ok(()),
+                _ => Err(format!("{column:?} is in a list, which has no order; name a column with one value a row")),
+            });
+            if let Err(message) = found {
+                section.fault_at(&place, "sort_by", message);
             }
         }
         for ((name, column), (_, place)) in parquet.columns.iter().zip(section.sections("columns")) {

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use super::{cloud, columns::Columns, hdfs};
 use crate::config::{
     ColumnConfig, Compression, Encoding, LocalConfig, MergeConfig, MergePeriod, MergeVisibility, ParquetConfig,
-    PartitionColumn, PartitionTransform, S3Config, Secret, SinkConfig, SinkKind, Statistics,
+    PartitionColumn, PartitionTransform, S3Config, Secret, SinkConfig, SinkKind, SortColumn, Statistics,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, duration, expected, http_url, size},
@@ -26,6 +26,10 @@ const ENCODINGS: [(&str, Encoding); 5] = [
     ("delta_binary_packed", Encoding::DeltaBinaryPacked),
     ("byte_stream_split", Encoding::ByteStreamSplit),
 ];
+
+/// How much statistics, by name.
+const STATISTICS: [(&str, Statistics); 3] =
+    [("none", Statistics::None), ("chunk", Statistics::Chunk), ("page", Statistics::Page)];
 
 /// The sink. `columns` are those of the rows, where they are known.
 pub(super) fn read(section: Section<'_>, folder: &Path, columns: Option<&Columns>) -> Option<SinkConfig> {
@@ -184,6 +188,8 @@ fn parquet(sink: &Section<'_>) -> ParquetConfig {
             dictionary: column.get("dictionary", boolean),
             encoding: column.get("encoding", |text| choice(text, &ENCODINGS)),
             compression: column.get("compression", self::compression),
+            statistics: column.get("statistics", |text| choice(text, &STATISTICS)),
+            data_page_bytes: column.get("data_page_bytes", size),
         };
         match name {
             Some(name) => columns.push((name.to_owned(), config)),
@@ -191,19 +197,59 @@ fn parquet(sink: &Section<'_>) -> ParquetConfig {
         }
         column.finish();
     }
-    let statistics = [("none", Statistics::None), ("chunk", Statistics::Chunk), ("page", Statistics::Page)];
     let config = ParquetConfig {
         compression,
         row_group_rows: section.get_or("row_group_rows", defaults.row_group_rows, count),
         row_group_bytes: section.get_or("row_group_bytes", defaults.row_group_bytes, size),
         data_page_bytes: section.get_or("data_page_bytes", defaults.data_page_bytes, size),
         dictionary: section.get_or("dictionary", defaults.dictionary, boolean),
-        statistics: section.get_or("statistics", defaults.statistics, |text| choice(text, &statistics)),
+        statistics: section.get_or("statistics", defaults.statistics, |text| choice(text, &STATISTICS)),
         bloom_filter: section.texts("bloom_filter").into_iter().map(|(text, _)| text).collect(),
+        sort_by: sort_by(&section),
         columns,
     };
     section.finish();
     config
+}
+
+/// `column`, `column desc`, `column asc nulls first` and so on.
+fn sort_by(section: &Section<'_>) -> Vec<SortColumn> {
+    let mut columns: Vec<SortColumn> = Vec::new();
+    for (text, place) in section.texts("sort_by") {
+        let column = sort_column(&text);
+        if column.column.is_empty() {
+            let message = expected("a column, or such as `ts desc` or `ts desc nulls first`", &text);
+            section.fault_at(&place, "sort_by", message);
+        } else if columns.iter().any(|other| other.column == column.column) {
+            section.fault_at(&place, "sort_by", format!("names the column {:?} twice", column.column));
+        } else {
+            columns.push(column);
+        }
+    }
+    columns
+}
+
+/// A column to sort by, with its order behind it.
+pub(super) fn sort_column(text: &str) -> SortColumn {
+    let (column, nulls_first) = match (without(text, &["nulls", "first"]), without(text, &["nulls", "last"])) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => (text, false),
+    };
+    let (column, descending) = match (without(column, &["desc"]), without(column, &["asc"])) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => (column, false),
+    };
+    SortColumn { column: column.trim().to_owned(), descending, nulls_first }
+}
+
+/// What stands ahead of these words at the end of a text; `None` where they do not, or nothing is ahead of them.
+fn without<'text>(text: &'text str, words: &[&str]) -> Option<&'text str> {
+    words.iter().rev().try_fold(text, |text, word| {
+        let (rest, last) = text.trim_end().rsplit_once(char::is_whitespace)?;
+        (last.eq_ignore_ascii_case(word) && !rest.trim().is_empty()).then_some(rest)
+    })
 }
 
 /// `zstd`, `zstd(3)`, `snappy` and so on.

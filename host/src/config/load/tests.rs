@@ -419,10 +419,12 @@ fn values_of_a_sink_are_checked() {
         "sink.endpoint_url: expected an address such as https://s3.example.com or http://127.0.0.1:9000, found \"localhost:9000\""
     );
     assert_eq!(
-        faults_of_sink("url: x, compression: zsdt, parquet: {sort_by: [ts], statistics: all, row_group_rows: 0}"),
+        faults_of_sink(
+            "url: x, compression: zsdt, parquet: {sort_by: [ts desc, ts], statistics: all, row_group_rows: 0}"
+        ),
         "sink.compression: expected one of snappy, gzip, brotli, zstd, lz4, none, uncompressed, found \"zsdt\"; did you mean zstd?\n\
          sink.parquet.row_group_rows: must be more than 0\n\
-         sink.parquet.sort_by: this version does not serve sorting within files yet\n\
+         sink.parquet.sort_by: names the column \"ts\" twice\n\
          sink.parquet.statistics: expected one of none, chunk, page, found \"all\"\n\
          sink.url: has no meaning here; it belongs to `type: hdfs`"
     );
