@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     commit::{self, Ledger},
     config::{Delivery, PipelineConfig},
-    decode::Decoder,
+    decode::{Decoder, SchemaHistory},
     error::{PipelineError, Verdict},
     file,
     memory::MemoryBudget,
@@ -83,6 +83,8 @@ struct Shared {
     store: Store,
     /// For exactly once.
     ledger: Option<Ledger>,
+    /// What lanes and processes learned of schemas, where they learn.
+    history: Option<SchemaHistory>,
     /// Bytes in flight.
     budget: MemoryBudget,
     /// The metrics of this pipeline.
@@ -123,9 +125,11 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
             None
         }
     };
+    let history = open_history(&store, &config).await?;
     let shared = Shared {
         plugins,
         ledger,
+        history,
         store,
         budget: MemoryBudget::new(config.run.memory_bytes),
         metrics,
@@ -148,6 +152,24 @@ async fn open_ledger(store: &Store) -> Result<Ledger, PipelineError> {
     let ledger = Ledger::open(store.clone()).await?;
     store.sweep_staging(&ledger.staged().await).await;
     Ok(ledger)
+}
+
+/// The versions of inferred schemas, where there are any.
+async fn open_history(store: &Store, config: &PipelineConfig) -> Result<Option<SchemaHistory>, PipelineError> {
+    if !config.decode.infers() {
+        return Ok(None);
+    }
+    if config.run.delivery == Delivery::AtLeastOnce {
+        match store.probe_create_if_absent().await {
+            Err(error) if error.verdict() == Verdict::Stop => {
+                tracing::warn!(pipeline = %config.name,
+                    "every lane infers the schema for itself: the store lets two create the same object, so none is agreed on");
+                return Ok(None);
+            }
+            asked => asked?,
+        }
+    }
+    Ok(Some(SchemaHistory::new(store.clone())))
 }
 
 /// Starts every lane and waits for all of them; the first failure stops the others.

@@ -192,7 +192,7 @@ impl Lake<'_> {
     }
 
     /// The bytes of a file.
-    fn get(self, name: &str) -> anyhow::Result<Vec<u8>> {
+    pub fn get(self, name: &str) -> anyhow::Result<Vec<u8>> {
         match self {
             Lake::Local(folder) => fs::read(folder.join(name)).with_context(|| format!("cannot read {name}")),
             Lake::S3(s3, prefix) => s3.get(&format!("{prefix}/{name}")),

@@ -164,6 +164,15 @@ pub struct DecodeConfig {
     pub metadata_columns: Vec<MetadataColumn>,
 }
 
+impl DecodeConfig {
+    /// Whether records can bring columns.
+    #[must_use]
+    pub fn infers(&self) -> bool {
+        let is_open = self.declared_schema.is_none() || self.on_new_field == OnNewField::Add;
+        self.format != ValueFormat::Raw && is_open
+    }
+}
+
 /// How values are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueFormat {

@@ -42,7 +42,8 @@
 //! become `utf8` with their JSON text. Under `on_type_change: reject` a column of an earlier batch never changes. A record
 //! is refused `too-many-fields` when the schema would have more than 2,000, and `too-deep` beyond 64 levels. A record
 //! that is refused adds no field, unless it is refused only for a value in a declared column. As long as no field has had
-//! a value there is no schema, and records are refused `no-fields`.
+//! a value there is no schema, and records are refused `no-fields`. What is learned becomes a version of the dataset's schema before
+//! it is used ([`SchemaHistory`]), so lanes, processes and restarts learn on top of each other.
 //!
 //! What Arrow becomes, in records of `arrow_ipc` and in typed files:
 //!
@@ -65,7 +66,7 @@
 //! a file alone.
 
 use arrow_array::{RecordBatch, UInt32Array};
-use arrow_schema::SchemaRef;
+use arrow_schema::{Fields, SchemaRef};
 
 use crate::{
     batch::{DecodedBatch, ENVELOPE_SCHEMA, Envelope, Origin, Rejection},
@@ -82,6 +83,7 @@ mod column;
 mod conform;
 mod decimal;
 mod fault;
+mod history;
 mod infer;
 mod json;
 mod merge;
@@ -97,6 +99,8 @@ mod tombstone;
 mod typed;
 mod types;
 mod value;
+
+pub use history::{DatasetHistory, SchemaHistory};
 
 /// What came of a batch.
 #[derive(Debug)]
@@ -137,6 +141,17 @@ impl Decoder {
             ValueFormat::Json | ValueFormat::ArrowIpc => self.shape.schema.as_ref(),
             ValueFormat::Raw => Some(&ENVELOPE_SCHEMA),
         }
+    }
+
+    /// From now on fields are inferred on top of a version of the dataset's schema.
+    pub fn adopt(&mut self, version: &Fields) {
+        self.shape.adopt(version);
+    }
+
+    /// The next version of the dataset's schema, where fields were learned since one was adopted.
+    #[must_use]
+    pub fn learned(&self) -> Option<Fields> {
+        self.shape.learned()
     }
 
     /// Decodes a batch. The rows may have a wider schema than those of the batch before.

@@ -31,7 +31,11 @@ pub(super) struct Shape {
     written: ArrowFields,
     /// Fields whose types come from the records, in the order in which they were first seen.
     pub(super) inferred: ArrowFields,
-    /// Both, and the metadata columns; `None` until the first type is inferred.
+    /// Those of them that were in the version adopted last.
+    adopted: ArrowFields,
+    /// Fields of that version that are declared by now, or have a name that is ours.
+    left_out: Vec<FieldRef>,
+    /// Declared and inferred fields, and the metadata columns; `None` until the first type is inferred.
     pub(super) schema: Option<SchemaRef>,
     /// Whether it was said that a field gives way to a metadata column.
     told_of_reserved: bool,
@@ -55,6 +59,8 @@ impl Shape {
             declared,
             written,
             inferred: ArrowFields::empty(),
+            adopted: ArrowFields::empty(),
+            left_out: Vec::new(),
             schema: None,
             told_of_reserved: false,
         };
@@ -80,6 +86,23 @@ impl Shape {
         let whole: Vec<FieldRef> =
             self.fields().iter().chain(&metadata::fields(&self.config.metadata_columns)).cloned().collect();
         self.schema = Some(Arc::new(Schema::new(whole)));
+    }
+
+    /// Has the fields of a version of the dataset's schema, and no others, as inferred ones.
+    pub(super) fn adopt(&mut self, version: &ArrowFields) {
+        let is_ours =
+            |field: &FieldRef| self.reserved.contains(field.name()) || self.declared.find(field.name()).is_some();
+        let (left_out, own): (Vec<FieldRef>, Vec<FieldRef>) = version.iter().cloned().partition(is_ours);
+        let own = ArrowFields::from(own);
+        if own != self.inferred {
+            self.set_inferred(own.clone());
+        }
+        (self.adopted, self.left_out) = (own, left_out);
+    }
+
+    /// All fields of the next version, where there are others than in the one adopted last.
+    pub(super) fn learned(&self) -> Option<ArrowFields> {
+        (self.inferred != self.adopted).then(|| self.inferred.iter().chain(&self.left_out).cloned().collect())
     }
 
     /// Whether fields that the schema lacks become columns.

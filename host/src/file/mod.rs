@@ -53,7 +53,7 @@ mod sort;
 mod waiting;
 mod writer;
 
-pub use name::writer_mark;
+pub use name::{dataset_folder, writer_mark};
 
 /// Files of one lane whose last parts are uploaded at once, after which the lane waits: enough to hide the latency of a
 /// store, few enough to keep sockets and file handles few.

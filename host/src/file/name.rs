@@ -105,7 +105,8 @@ pub(super) fn not_before(last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Dat
 
 /// The folder of a dataset: ASCII other than letters, digits, `.`, `_` and `-` as `%` and two hexadecimal digits. So it
 /// is one segment of a path, no reader takes it for a partition, and two datasets never share one.
-pub(super) fn dataset_folder(dataset: &str) -> String {
+#[must_use]
+pub fn dataset_folder(dataset: &str) -> String {
     let mut folder = String::with_capacity(dataset.len());
     for character in dataset.chars() {
         if character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-') || !character.is_ascii() {

@@ -11,8 +11,9 @@ use tracing::Instrument as _;
 use super::Shared;
 use crate::{
     batch::{DeadLetter, RawBatch, Rejection},
-    decode::Decoder,
+    decode::{DatasetHistory, Decoded, Decoder},
     error::PipelineError,
+    file,
     partition::{PartitionedRows, Partitioner},
     plugin::{Chain, ChainContext, ChainOutput, FlushReason},
 };
@@ -26,6 +27,8 @@ pub(super) struct Flow {
     lane: usize,
     /// Bytes to rows.
     decoder: Decoder,
+    /// The versions of the inferred schema, once the first batch has come.
+    history: Option<DatasetHistory>,
     /// Opened with the schema that the decoder gave last.
     chain: Option<OpenChain>,
     /// Made for the schema that came out of the chain last.
@@ -56,15 +59,12 @@ impl Flow {
     /// Stages for a new dataset.
     pub(super) fn new(shared: Shared, lane: usize) -> Result<Self, PipelineError> {
         let decoder = Decoder::new(&shared.config.decode)?;
-        Ok(Self { shared, lane, decoder, chain: None, partitioner: None })
+        Ok(Self { shared, lane, decoder, history: None, chain: None, partitioner: None })
     }
 
     /// Takes a batch through all stages.
     pub(super) async fn process(&mut self, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
-        let decoded = tracing::info_span!("decode").in_scope(|| match &raw.rows {
-            Some(rows) => self.decoder.decode_rows(&raw.envelope, rows),
-            None => self.decoder.decode(&raw.envelope),
-        });
+        let decoded = self.decode(raw).await?;
         self.shared.metrics.skipped(decoded.skipped);
         let mut output = FlowOutput::default();
         for rejection in decoded.rejected {
@@ -81,6 +81,34 @@ impl Flow {
             }
         }
         Ok(output)
+    }
+
+    /// Decodes a batch, with a schema that all who write the dataset agree on.
+    async fn decode(&mut self, raw: &RawBatch) -> Result<Decoded, PipelineError> {
+        let Some(history) = &self.shared.history else { return Ok(self.decode_once(raw)) };
+        let history = match &self.history {
+            Some(history) => history.clone(),
+            None => self.history.insert(history.of(&file::dataset_folder(&raw.dataset)).await).clone(),
+        };
+        let mut version = history.newest().await?;
+        loop {
+            self.decoder.adopt(&version);
+            let decoded = self.decode_once(raw);
+            let Some(learned) = self.decoder.learned() else { return Ok(decoded) };
+            match history.agree(&version, &learned).await? {
+                None => return Ok(decoded),
+                // Each time round another writer has learned something, and there is a limit to the number of fields.
+                Some(newer) => version = newer,
+            }
+        }
+    }
+
+    /// Decodes a batch with the schema that is known here.
+    fn decode_once(&mut self, raw: &RawBatch) -> Decoded {
+        tracing::info_span!("decode").in_scope(|| match &raw.rows {
+            Some(rows) => self.decoder.decode_rows(&raw.envelope, rows),
+            None => self.decoder.decode(&raw.envelope),
+        })
     }
 
     /// Has the plugins give out what they hold back.

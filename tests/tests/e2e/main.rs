@@ -9,6 +9,7 @@ mod begin;
 mod compact;
 mod dead_letters;
 mod disk;
+mod evolution;
 mod examples;
 mod files;
 mod files_typed;
