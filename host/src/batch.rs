@@ -22,6 +22,10 @@ use crate::{
     store::{Path, StagedFile},
 };
 
+mod letter;
+
+pub use letter::rfc3339;
+
 /// The fields of one Kafka header, or of one Redis entry field.
 pub static HEADER_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
     Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)])

@@ -49,6 +49,7 @@ fn every_example_loads() {
             SourceKind::Kafka(_) => "kafka",
             SourceKind::File(_) => "file",
             SourceKind::Redis(_) => "redis",
+            SourceKind::Letters(_) => "dead_letters",
         };
         let sink = match pipeline.sink.kind {
             SinkKind::S3(_) => "s3",

@@ -108,7 +108,7 @@ async fn show(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, 
 async fn verify(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, PipelineError> {
     let offsets = match config.source.kind {
         SourceKind::Redis(_) => Offsets::Sparse,
-        SourceKind::Kafka(_) | SourceKind::File(_) => Offsets::Dense,
+        SourceKind::Kafka(_) | SourceKind::File(_) | SourceKind::Letters(_) => Offsets::Dense,
     };
     let Verified { findings, notes } = audit::verify(store, offsets).await?;
     if json {

@@ -14,6 +14,7 @@ use crate::config::{
 };
 
 mod compact;
+mod dead_letter;
 mod demo;
 mod ledger;
 mod run;
@@ -58,6 +59,9 @@ enum Command {
     /// Find out what records look like.
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Look at refused records, and replay them.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterCommand),
     /// Merge small files, once.
     Compact(compact::CompactArguments),
     /// Show the main job at work: an embedded Kafka, both example plugins, Parquet files in a folder.
@@ -137,6 +141,7 @@ pub fn main() -> ExitCode {
         Some(Command::Validate(validate)) => validate::run(&validate),
         Some(Command::Ledger(command)) => ledger::main(&command),
         Some(Command::Schema(command)) => schema::main(&command),
+        Some(Command::DeadLetter(command)) => dead_letter::main(&command),
         Some(Command::Compact(arguments)) => compact::main(&arguments),
         Some(Command::Demo(demo)) => demo::main(demo),
     };

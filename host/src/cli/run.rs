@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &RunArguments) -> u8 {
 }
 
 /// The same for a checked configuration.
-fn run_config(config: Config) -> Result<u8, PipelineError> {
+pub(super) fn run_config(config: Config) -> Result<u8, PipelineError> {
     let runtimes = Runtimes::start()?;
     let code = runtimes.io.block_on(run_all(config, runtimes.compute.handle().clone()));
     // What still runs has lost its reader: a lane that hangs, a request on its way.

@@ -66,7 +66,7 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
     }
     let kafka = source.as_ref().and_then(|source| match &source.kind {
         SourceKind::Kafka(kafka) => Some(kafka),
-        SourceKind::Redis(_) | SourceKind::File(_) => None,
+        SourceKind::Redis(_) | SourceKind::File(_) | SourceKind::Letters(_) => None,
     });
     let retry_timeout = sink.as_ref().map(|sink| sink.retry_timeout).unwrap_or_default();
     let dead_letter = dead_letter::read(top.section("dead_letter"), kafka, retry_timeout);
@@ -108,7 +108,7 @@ fn without_positions(kind: &SourceKind) -> Option<&'static str> {
             "lists of Redis have no positions to go back to: at_least_once is what they serve; streams can be read \
              exactly_once, in a pipeline without `list_keys`",
         ),
-        SourceKind::Kafka(_) | SourceKind::File(_) | SourceKind::Redis(_) => None,
+        SourceKind::Kafka(_) | SourceKind::File(_) | SourceKind::Redis(_) | SourceKind::Letters(_) => None,
     }
 }
 

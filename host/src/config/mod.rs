@@ -93,6 +93,8 @@ pub enum SourceKind {
     File(FileConfig),
     /// Streams and lists of Redis.
     Redis(Box<RedisConfig>),
+    /// The dead letters of the pipeline itself; no configuration says so, but a command.
+    Letters(LettersConfig),
 }
 
 impl SourceKind {
@@ -103,8 +105,18 @@ impl SourceKind {
             Self::Kafka(_) => "kafka",
             Self::File(_) => "file",
             Self::Redis(_) => "redis",
+            Self::Letters(_) => "dead_letters",
         }
     }
+}
+
+/// Which dead letters to read.
+#[derive(Clone, Debug)]
+pub struct LettersConfig {
+    /// The store that they are in.
+    pub sink: SinkConfig,
+    /// Whether all records are of one dataset, which has the pipeline's name: those of files are.
+    pub is_one_dataset: bool,
 }
 
 /// How to read Kafka.

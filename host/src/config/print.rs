@@ -111,6 +111,7 @@ fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
         }
         SourceKind::File(file) => json!({"type": "file", "paths": file.paths}),
         SourceKind::Redis(config) => redis(config),
+        SourceKind::Letters(_) => json!({"type": kind.as_str()}),
     };
     let format = match decode.format {
         ValueFormat::Json => "json",

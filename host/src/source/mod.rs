@@ -33,6 +33,7 @@ use crate::{
 mod envelope;
 mod file;
 mod kafka;
+pub(crate) mod letters;
 mod redis;
 
 /// Events that may wait for a lane: two batches keep it busy while the next one fills.
@@ -186,6 +187,8 @@ enum Control {
     File(file::FileControl),
     /// Streams and lists.
     Redis(redis::RedisControl),
+    /// Dead letters have no positions to commit.
+    Letters(letters::LettersControl),
 }
 
 impl SourceControl {
@@ -193,7 +196,7 @@ impl SourceControl {
     pub async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
         match &self.0 {
             Control::Kafka(kafka) => kafka.committed(delta).await,
-            Control::File(_) => Ok(()),
+            Control::File(_) | Control::Letters(_) => Ok(()),
             Control::Redis(redis) => {
                 redis.committed(&delta);
                 Ok(())
@@ -206,7 +209,7 @@ impl SourceControl {
     pub async fn confirm(&self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
         match &self.0 {
             Control::Kafka(kafka) => kafka.confirm(delta).await,
-            Control::File(_) | Control::Redis(_) => Ok(()),
+            Control::File(_) | Control::Redis(_) | Control::Letters(_) => Ok(()),
         }
     }
 
@@ -216,6 +219,7 @@ impl SourceControl {
             Control::Kafka(kafka) => kafka.stop(),
             Control::File(file) => file.stop(),
             Control::Redis(redis) => redis.stop(),
+            Control::Letters(letters) => letters.stop(),
         }
     }
 
@@ -225,6 +229,7 @@ impl SourceControl {
             Control::Kafka(kafka) => kafka.close().await,
             Control::File(file) => file.stop(),
             Control::Redis(redis) => redis.close().await,
+            Control::Letters(letters) => letters.stop(),
         }
     }
 }
@@ -240,6 +245,7 @@ pub fn read_again(
         SourceKind::Kafka(kafka) => kafka::read_again(kafka, config, ranges, context),
         SourceKind::File(_) => Ok(file::read_again(config, &ranges, context)),
         SourceKind::Redis(redis) => Ok(redis::read_again(redis, config, ranges, context)),
+        SourceKind::Letters(letters) => letters::read_again(letters, config, &ranges, context),
     }
 }
 
@@ -249,6 +255,7 @@ pub fn start(config: &SourceConfig, context: LaneContext) -> Result<SourceStream
         SourceKind::Kafka(kafka) => kafka::start(kafka, config, context),
         SourceKind::File(files) => file::start(files, config, context),
         SourceKind::Redis(redis) => redis::start(redis, config, context),
+        SourceKind::Letters(letters) => letters::start(letters, config, context),
     }
 }
 
@@ -258,6 +265,8 @@ pub async fn check(config: &SourceConfig) -> Result<(), PipelineError> {
         SourceKind::Kafka(kafka) => kafka::check(kafka.clone()).await,
         SourceKind::File(files) => file::list(files).map(|_| ()),
         SourceKind::Redis(redis) => redis::check(redis).await,
+        // The sink is asked anyway.
+        SourceKind::Letters(_) => Ok(()),
     }
 }
 
@@ -271,6 +280,8 @@ pub fn lane_count(config: &SourceConfig, run: &RunConfig) -> usize {
         SourceKind::File(files) => file::list(files).map_or(1, |files| wanted.min(files.len().max(1))),
         SourceKind::Redis(redis) if run.delivery == Delivery::ExactlyOnce => wanted.min(redis.stream_keys.len().max(1)),
         SourceKind::Kafka(_) | SourceKind::Redis(_) => wanted,
+        // There are few.
+        SourceKind::Letters(_) => 1,
     }
 }
 

@@ -26,28 +26,18 @@ fn record(id: u64) -> Value {
     let phase = id / RECORDS_A_PHASE + u64::from(id % 10 == 9);
     let number = i64::try_from(id).unwrap_or_default();
     let fraction = f64::from(u32::try_from(id).unwrap_or_default()) + 0.5;
-    let mut record = json!({"id": id, "a": number});
+    let text = |prefix: &str| json!(format!("{prefix} {id}"));
     match phase {
-        0 => record["gone"] = json!("soon"),
-        1 => record["b"] = json!(format!("text {id}")),
-        2 => record["a"] = json!(fraction),
-        3 => {
-            record["c"] = json!({"x": number});
-            // In some partitions a number, in others a text, from the same moment on.
-            record["d"] = if id.is_multiple_of(2) { json!(number) } else { json!(format!("d{id}")) };
-        }
-        4 => {
-            record["c"] = json!({"x": fraction, "y": [number, null]});
-            if id.is_multiple_of(5) {
-                record["a"] = json!("no number");
-            }
-        }
-        _ => {
-            record["b"] = Value::Null;
-            record["e"] = json!("2026-11-24T12:00:00.25Z");
-        }
+        0 => json!({"id": id, "a": number, "gone": "soon"}),
+        1 => json!({"id": id, "a": number, "b": text("text")}),
+        2 => json!({"id": id, "a": fraction}),
+        // In some partitions a number, in others a text, from the same moment on.
+        3 if id.is_multiple_of(2) => json!({"id": id, "a": number, "c": {"x": number}, "d": number}),
+        3 => json!({"id": id, "a": number, "c": {"x": number}, "d": text("d")}),
+        4 if id.is_multiple_of(5) => json!({"id": id, "a": "no number", "c": {"x": fraction, "y": [number, null]}}),
+        4 => json!({"id": id, "a": number, "c": {"x": fraction, "y": [number, null]}}),
+        _ => json!({"id": id, "a": number, "b": null, "e": "2026-11-24T12:00:00.25Z"}),
     }
-    record
 }
 
 /// The files of the lake in a local folder, and the ids of the dead letters beside.
@@ -60,7 +50,7 @@ fn fetch(workspace: &Workspace, lake: Lake<'_>, name: &str) -> anyhow::Result<()
     let mut letters = Vec::new();
     for letter in lake.dead_letters(name)? {
         let value: Value = serde_json::from_slice(&letter.value.unwrap_or_default())?;
-        letters.push(json!({"id": value["id"], "reason": letter.reason}));
+        letters.push(json!({"id": value.get("id"), "reason": letter.reason}));
     }
     let versions: Vec<Value> = lake
         .list()?

@@ -23,6 +23,7 @@ mod once;
 mod outage;
 mod parquet;
 mod redis;
+mod replay;
 mod secure;
 mod servers;
 mod shared;

@@ -21,9 +21,8 @@ use rdkafka::{
     util::Timeout,
 };
 
-use super::rfc3339;
 use crate::{
-    batch::{DeadLetter, Stage},
+    batch::{DeadLetter, Stage, rfc3339},
     commit::CommitContext,
     config::KafkaLetterConfig,
     error::PipelineError,
