@@ -88,12 +88,12 @@ pub(super) fn substance(data_type: &DataType) -> Option<DataType> {
 }
 
 /// A list, as inferred ones are.
-fn list_of(item: DataType) -> DataType {
+pub(super) fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
 /// A map, as declared ones are.
-fn map_of(key: DataType, value: DataType) -> DataType {
+pub(super) fn map_of(key: DataType, value: DataType) -> DataType {
     let pair = vec![Field::new("key", key, false), Field::new("value", value, true)];
     DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(pair.into()), false)), false)
 }

@@ -1,0 +1,136 @@
+//! Records of Avro: with the number of a registry's schema ahead, or all of one schema that a file holds.
+//!
+//! Each record is read by the schema that it was written with; the dataset's columns are those of all of them.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    Decoded,
+    cells::{Column, Room},
+    fault::Fault,
+    registry::Registered,
+    shape::Shape,
+    tombstone::{self, Tombstone},
+    typed::{Part, Source, TypedDecoder},
+    wire::{self, Known},
+};
+use crate::{batch::Envelope, error::PipelineError};
+use read::Bytes;
+use schema::Node;
+
+mod read;
+mod schema;
+
+/// Longest file of a schema.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Decodes records of Avro.
+#[derive(Debug, Default)]
+pub(super) struct AvroDecoder {
+    /// The schema of all records, where none has a number ahead.
+    fixed: Option<Arc<Node>>,
+    /// Schemas by their numbers.
+    pub(super) known: Known<Node>,
+}
+
+/// Rows of one schema under construction.
+struct Group {
+    /// Their schema.
+    schema: Arc<Node>,
+    /// Them.
+    rows: Column,
+    /// The record of each.
+    records: Vec<u32>,
+}
+
+/// The plan for a schema of the registry.
+pub(super) fn plan(registered: &Registered) -> Result<Node, Fault> {
+    if registered.kind != "AVRO" {
+        let message = format!("the registry has it as {}, and source.value_format is avro", registered.kind);
+        return Err(Fault { code: "wrong-schema-type", message });
+    }
+    schema::parse(&registered.text, &registered.references)
+}
+
+impl AvroDecoder {
+    /// Fails when the file cannot be used.
+    pub(super) fn new(file: Option<&Path>) -> Result<Self, PipelineError> {
+        let Some(file) = file else { return Ok(Self::default()) };
+        let explain = |words: String| {
+            PipelineError::stop(format!("source.avro.schema_file {}: {words}; correct the file", file.display()))
+        };
+        let length = std::fs::metadata(file).map_err(|error| explain(error.to_string()))?.len();
+        if length > FILE_BYTES_MAX {
+            return Err(explain(format!("it has {length} bytes, and a schema at most {FILE_BYTES_MAX}")));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| explain(error.to_string()))?;
+        let node = schema::parse(&text, &[]).map_err(|fault| explain(fault.message))?;
+        Ok(Self { fixed: Some(Arc::new(node)), ..Self::default() })
+    }
+
+    /// Decodes the records of a batch.
+    pub(super) fn decode(&self, typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
+        let (mut groups, mut parts): (Vec<Group>, Vec<Part>) = (Vec::new(), Vec::new());
+        let (mut refused, mut skipped) = (Vec::new(), 0);
+        let mut room = Room::new();
+        for (number, value) in (0u32..).zip(envelope.values()) {
+            match value {
+                Some(value) => {
+                    if let Err(fault) = self.read(value, number, &mut groups, &mut room) {
+                        refused.push((number, fault));
+                    }
+                }
+                None => match tombstone::judge(shape) {
+                    Tombstone::Skip => skipped += 1,
+                    Tombstone::Row(rows) => parts.push(Part { rows, source: Source::Record(number) }),
+                    Tombstone::Refused(fault) => refused.push((number, fault)),
+                },
+            }
+        }
+        for mut group in groups {
+            match group.rows.take_rows() {
+                Ok(rows) => parts.push(Part { rows, source: Source::Each(group.records) }),
+                Err(error) => {
+                    let fault = Fault { code: "decode-failed", message: error.to_string() };
+                    refused.extend(group.records.into_iter().map(|record| (record, fault.clone())));
+                }
+            }
+        }
+        Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
+    }
+
+    /// Reads one record into the rows of its schema.
+    fn read(&self, value: &[u8], number: u32, groups: &mut Vec<Group>, room: &mut Room) -> Result<(), Fault> {
+        let (schema, body) = match &self.fixed {
+            Some(schema) => (schema, value),
+            None => {
+                let (id, body) = wire::header(value)?;
+                (self.known.get(id)?, body)
+            }
+        };
+        let position = groups.iter().position(|group| Arc::ptr_eq(&group.schema, schema));
+        let position = match position {
+            Some(position) => position,
+            None => {
+                let rows = Column::new(&schema.data_type).ok_or_else(|| Fault {
+                    code: "unsupported-type",
+                    message: "the schema has a type that no column holds".to_owned(),
+                })?;
+                groups.push(Group { schema: Arc::clone(schema), rows, records: Vec::new() });
+                groups.len() - 1
+            }
+        };
+        let Some(group) = groups.get_mut(position) else { return Ok(()) };
+        room.next_record();
+        let mut bytes = Bytes(body);
+        let read = read::value(schema, &mut bytes, &mut group.rows, room).and_then(|()| match bytes.0.len() {
+            0 => Ok(()),
+            more => Err(read::bad(&format!("{more} bytes behind the record"))),
+        });
+        match read {
+            Ok(()) => group.records.push(number),
+            Err(_) => group.rows.truncate(group.records.len()),
+        }
+        read
+    }
+}
