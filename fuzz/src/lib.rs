@@ -19,7 +19,7 @@ use fs_data_sink::{
     batch::{DecodedBatch, ENVELOPE_SCHEMA, Envelope, Origin},
     commit::ledger::record::Record,
     config::{
-        DecodeConfig, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, ValueFormat,
+        DecodeConfig, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, SchemaSources, ValueFormat,
         load::{Inputs, load},
     },
     decode::{Decoded, Decoder},
@@ -133,6 +133,7 @@ fn decode_config(mode: u8, format: ValueFormat) -> DecodeConfig {
     DecodeConfig {
         format,
         payload_pointer: if bits(0, 2) == 1 && format == ValueFormat::Json { vec!["p".into()] } else { Vec::new() },
+        schemas: SchemaSources::default(),
         on_tombstone: if bits(1, 2) == 1 { OnTombstone::NullRow } else { OnTombstone::Reject },
         declared_schema: (bits(2, 2) == 1).then(|| Arc::clone(&DECLARED)),
         on_new_field: pick(bits(3, 4)).unwrap_or(OnNewField::Add),

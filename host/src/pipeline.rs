@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     commit::{self, Ledger},
     config::{Delivery, PipelineConfig},
-    decode::{Decoder, SchemaHistory},
+    decode::{Decoder, Registry, SchemaHistory},
     error::{PipelineError, Verdict},
     file,
     memory::MemoryBudget,
@@ -81,6 +81,8 @@ struct Shared {
     plugins: Arc<[Arc<LoadedPlugin>]>,
     /// Where files go.
     store: Store,
+    /// Where schemas of records come from.
+    registry: Option<Registry>,
     /// For exactly once.
     ledger: Option<Ledger>,
     /// What lanes and processes learned of schemas, where they learn.
@@ -126,8 +128,12 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
         }
     };
     let history = open_history(&store, &config).await?;
+    let registry = config.decode.schemas.registry.as_ref();
+    let registry =
+        registry.map(|registry| Registry::new(registry, runtime.stop.clone(), metrics.clone())).transpose()?;
     let shared = Shared {
         plugins,
+        registry,
         ledger,
         history,
         store,
@@ -304,6 +310,13 @@ pub async fn check_plugins(config: &PipelineConfig, engine: &PluginEngine) -> Re
 pub async fn check_servers(config: &PipelineConfig) -> Result<(), Vec<PipelineError>> {
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
     let mut faults: Vec<_> = source::check(&config.source).await.err().into_iter().collect();
+    if let Some(registry) = &config.decode.schemas.registry {
+        let answer = match Registry::new(registry, CancellationToken::new(), metrics.clone()) {
+            Ok(registry) => registry.check().await,
+            Err(error) => Err(error),
+        };
+        faults.extend(answer.err());
+    }
     let store = Store::open(&config.sink, &config.name, metrics, Handle::current());
     let answer = match store {
         Ok(store) => store.check().await,

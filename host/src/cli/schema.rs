@@ -14,7 +14,7 @@ use super::{BAD_CONFIGURATION, DONE, FAILED, answer, tell};
 use crate::{
     config::{
         DecodeConfig, Delivery, ErrorHandling, FileConfig, OnNewField, OnTombstone, OnTypeChange, RunConfig,
-        SourceConfig, SourceKind, ValueFormat, json_pointer, schema_yaml,
+        SchemaSources, SourceConfig, SourceKind, ValueFormat, json_pointer, schema_yaml,
     },
     decode::Decoder,
     error::PipelineError,
@@ -100,6 +100,7 @@ fn infer(arguments: &InferArguments, payload_pointer: Vec<String>) -> Result<Fou
     let mut decoder = Decoder::new(&DecodeConfig {
         format: ValueFormat::Json,
         payload_pointer,
+        schemas: SchemaSources::default(),
         on_tombstone: OnTombstone::Skip,
         declared_schema: None,
         on_new_field: OnNewField::Add,

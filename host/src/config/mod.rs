@@ -164,6 +164,8 @@ pub struct DecodeConfig {
     pub format: ValueFormat,
     /// The way from a JSON record to the part of it that becomes rows; empty for the whole.
     pub payload_pointer: Vec<String>,
+    /// Where schemas come from that values are written with.
+    pub schemas: SchemaSources,
     /// What to do with a record without a value.
     pub on_tombstone: OnTombstone,
     /// `None`: inferred from the first records.
@@ -192,8 +194,38 @@ pub enum ValueFormat {
     Json,
     /// One Arrow IPC stream or file a record, with any number of rows.
     ArrowIpc,
+    /// One Avro record a record, behind the number of its schema or all of one schema.
+    Avro,
     /// The envelope goes on as it is, for a decoder plugin.
     Raw,
+}
+
+/// Where schemas come from that values are written with.
+#[derive(Clone, Debug, Default)]
+pub struct SchemaSources {
+    /// A registry, where each value has the number of its schema ahead.
+    pub registry: Option<RegistryConfig>,
+    /// The Avro schema of all values, where they have no number ahead.
+    pub avro_file: Option<PathBuf>,
+}
+
+/// Where a schema registry is, and who we are.
+#[derive(Clone, Debug)]
+pub struct RegistryConfig {
+    /// `https://host:8081`, at least one; without a slash at the end.
+    pub urls: Vec<String>,
+    /// For basic authentication.
+    pub username: Option<String>,
+    /// Belongs to the user.
+    pub password: Option<Secret>,
+    /// In place of both.
+    pub bearer_token: Option<Secret>,
+    /// Certificates that are believed besides those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Who we are in TLS: a certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// An answer that takes longer is none.
+    pub timeout: Duration,
 }
 
 /// What to do with a record without a value: a tombstone of a compacted topic, or a delete in an envelope.

@@ -13,8 +13,8 @@ use super::{
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RunConfig, Secret, SinkConfig, SinkKind, SortColumn,
-    SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RegistryConfig, RunConfig, Secret, SinkConfig,
+    SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -116,9 +116,29 @@ fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
     let format = match decode.format {
         ValueFormat::Json => "json",
         ValueFormat::ArrowIpc => "arrow_ipc",
+        ValueFormat::Avro => "avro",
         ValueFormat::Raw => "raw",
     };
     set(&mut value, "value_format", json!(format));
+    let path = |path: &std::path::PathBuf| path.display().to_string();
+    if let Some(file) = &decode.schemas.avro_file {
+        set(&mut value, "avro", json!({"schema_file": path(file)}));
+    }
+    if let Some(registry) = &decode.schemas.registry {
+        let RegistryConfig { urls, username, password, bearer_token, ca_file, identity, timeout } = registry;
+        let tls = RedisTls { ca_file: ca_file.clone(), identity: identity.clone() };
+        let mut registry = json!({
+            "url": urls,
+            "username": username,
+            "password": password.as_ref().map(Secret::to_string),
+            "bearer_token": bearer_token.as_ref().map(Secret::to_string),
+        });
+        if tls != RedisTls::default() {
+            set(&mut registry, "tls", redis_tls(Some(&tls)));
+        }
+        set(&mut registry, "timeout", duration(*timeout));
+        set(&mut value, "schema_registry", registry);
+    }
     if decode.format == ValueFormat::Json {
         let step = |step: &String| format!("/{}", step.replace('~', "~0").replace('/', "~1"));
         let pointer: String = decode.payload_pointer.iter().map(step).collect();

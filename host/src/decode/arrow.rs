@@ -32,8 +32,7 @@ pub(super) fn decode(typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Env
         match value {
             Some(value) => match read(value, &mut room) {
                 Ok(batches) => {
-                    let source = Source::Record(number);
-                    parts.extend(batches.into_iter().map(|rows| Part { rows, source }));
+                    parts.extend(batches.into_iter().map(|rows| Part { rows, source: Source::Record(number) }));
                 }
                 Err(fault) => refused.push((number, fault)),
             },

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BinaryArray, ListArray, MapArray, NullArray, RecordBatch, RecordBatchOptions, StringArray,
-    StructArray, make_array,
+    ArrayRef, BinaryArray, ListArray, MapArray, NullArray, RecordBatch, RecordBatchOptions, StringArray, StructArray,
+    make_array,
 };
 use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, i256};
 use arrow_data::ArrayData;
@@ -51,8 +51,9 @@ impl Room {
             return Err(Fault { code: "too-large", message });
         };
         let Some(batch) = self.batch.checked_sub(bytes) else {
-            let message =
-                format!("the records of one batch unpack to more than {BATCH_BYTES_MAX} bytes; lower source.batch_size");
+            let message = format!(
+                "the records of one batch unpack to more than {BATCH_BYTES_MAX} bytes; lower source.batch_size"
+            );
             return Err(Fault { code: "batch-too-large", message });
         };
         (self.record, self.batch) = (record, batch);
@@ -71,8 +72,6 @@ pub(super) enum Cell<'a> {
     Int64(i64),
     /// Without a sign.
     UInt32(u32),
-    /// Without a sign.
-    UInt64(u64),
     /// Single precision.
     Float32(f32),
     /// Double precision.
@@ -110,8 +109,6 @@ enum Data {
     /// See [`Cell`].
     UInt32(Vec<u32>),
     /// See [`Cell`].
-    UInt64(Vec<u64>),
-    /// See [`Cell`].
     Float32(Vec<f32>),
     /// See [`Cell`].
     Float64(Vec<f64>),
@@ -138,7 +135,6 @@ impl Column {
             DataType::Int32 | DataType::Date32 | DataType::Time32(_) => Data::Int32(Vec::new()),
             DataType::Int64 | DataType::Time64(_) | DataType::Timestamp(..) => Data::Int64(Vec::new()),
             DataType::UInt32 => Data::UInt32(Vec::new()),
-            DataType::UInt64 => Data::UInt64(Vec::new()),
             DataType::Float32 => Data::Float32(Vec::new()),
             DataType::Float64 => Data::Float64(Vec::new()),
             DataType::Decimal128(..) => Data::Decimal128(Vec::new()),
@@ -176,7 +172,6 @@ impl Column {
             Data::Int32(values) => values.push(0),
             Data::Int64(values) => values.push(0),
             Data::UInt32(values) => values.push(0),
-            Data::UInt64(values) => values.push(0),
             Data::Float32(values) => values.push(0.0),
             Data::Float64(values) => values.push(0.0),
             Data::Decimal128(values) => values.push(0),
@@ -196,7 +191,6 @@ impl Column {
             (Data::Int32(values), Cell::Int32(value)) => values.push(value),
             (Data::Int64(values), Cell::Int64(value)) => values.push(value),
             (Data::UInt32(values), Cell::UInt32(value)) => values.push(value),
-            (Data::UInt64(values), Cell::UInt64(value)) => values.push(value),
             (Data::Float32(values), Cell::Float32(value)) => values.push(value),
             (Data::Float64(values), Cell::Float64(value)) => values.push(value),
             (Data::Decimal128(values), Cell::Decimal128(value)) => values.push(value),
@@ -249,20 +243,6 @@ impl Column {
         Ok(())
     }
 
-    /// The bytes of the values from number `from` on; for columns of text.
-    pub(super) fn texts_from(&self, from: usize) -> impl Iterator<Item = &[u8]> {
-        let (ends, bytes): (&[i32], &[u8]) = match &self.data {
-            Data::Bytes(ends, bytes) => (ends, bytes),
-            _ => (&[], &[]),
-        };
-        let start = from.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-        let ends = ends.get(from..).unwrap_or_default();
-        std::iter::once(start)
-            .chain(ends.iter().copied())
-            .zip(ends)
-            .map(move |(start, end)| bytes.get(start.as_usize()..end.as_usize()).unwrap_or_default())
-    }
-
     /// Cuts off what is behind so many values, and what a bad record left halfway.
     pub(super) fn truncate(&mut self, len: usize) {
         self.valid.truncate(len);
@@ -272,7 +252,6 @@ impl Column {
             Data::Int32(values) => values.truncate(len),
             Data::Int64(values) => values.truncate(len),
             Data::UInt32(values) => values.truncate(len),
-            Data::UInt64(values) => values.truncate(len),
             Data::Float32(values) => values.truncate(len),
             Data::Float64(values) => values.truncate(len),
             Data::Decimal128(values) => values.truncate(len),
@@ -321,7 +300,6 @@ impl Column {
             Data::Int32(values) => flat(Buffer::from_vec(values))?,
             Data::Int64(values) => flat(Buffer::from_vec(values))?,
             Data::UInt32(values) => flat(Buffer::from_vec(values))?,
-            Data::UInt64(values) => flat(Buffer::from_vec(values))?,
             Data::Float32(values) => flat(Buffer::from_vec(values))?,
             Data::Float64(values) => flat(Buffer::from_vec(values))?,
             Data::Decimal128(values) => flat(Buffer::from_vec(values))?,
@@ -329,9 +307,7 @@ impl Column {
             Data::Bytes(ends, bytes) if data_type == DataType::Utf8 => {
                 Arc::new(StringArray::try_new(offsets(ends), Buffer::from_vec(bytes), nulls)?)
             }
-            Data::Bytes(ends, bytes) => {
-                Arc::new(BinaryArray::try_new(offsets(ends), Buffer::from_vec(bytes), nulls)?)
-            }
+            Data::Bytes(ends, bytes) => Arc::new(BinaryArray::try_new(offsets(ends), Buffer::from_vec(bytes), nulls)?),
             Data::List(ends, item) => {
                 let DataType::List(field) = data_type else { return Err(lost()) };
                 Arc::new(ListArray::try_new(field, offsets(ends), item.finish()?, nulls)?)
@@ -364,7 +340,7 @@ impl Data {
             Self::Null | Self::Boolean(_) | Self::Struct(_) => 1,
             Self::Int32(_) | Self::UInt32(_) | Self::Float32(_) => 4,
             Self::Bytes(..) | Self::List(..) | Self::Map(..) => 4,
-            Self::Int64(_) | Self::UInt64(_) | Self::Float64(_) => 8,
+            Self::Int64(_) | Self::Float64(_) => 8,
             Self::Decimal128(_) => 16,
             Self::Decimal256(_) => 32,
         }

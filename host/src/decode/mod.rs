@@ -62,6 +62,12 @@
 //! | a value that the column cannot hold exactly | refused `number-out-of-range`, `precision-loss` |
 //! | more than 256 MiB unpacked or a million rows in one record, 1 GiB in one batch of records | refused `too-large`, `too-many-rows`, `batch-too-large` |
 //!
+//! What Avro becomes: each type its own (int32, int64, float32, float64, utf8, binary, list, map, struct); `fixed` binary, an
+//! enum its name, `uuid` text, decimals of up to 76 digits, dates, times and timestamps, `duration` a struct of three
+//! counts. `[null, X]` is X; a union of more is a struct with a field for each branch, named by its type, of which one is
+//! there. A record that contains itself is refused `unsupported-type`. Bytes that are not of the schema are refused
+//! `bad-avro`, a record without a schema's number `no-schema-id`, one whose number the registry has not `unknown-schema`.
+//!
 //! New columns go by `on_new_field` as new fields do, inside of structs too. A record is refused with all its rows, a row of
 //! a file alone.
 
@@ -73,12 +79,15 @@ use crate::{
     config::{DecodeConfig, ValueFormat},
     error::PipelineError,
 };
+use avro::AvroDecoder;
 use fault::Fault;
 use json::JsonDecoder;
 use shape::Shape;
 use typed::{Part, Source, TypedDecoder};
 
 mod arrow;
+mod avro;
+mod cells;
 mod column;
 mod conform;
 mod decimal;
@@ -91,6 +100,7 @@ mod metadata;
 mod object;
 mod pointer;
 mod record;
+mod registry;
 mod shape;
 mod substance;
 mod text;
@@ -99,8 +109,10 @@ mod tombstone;
 mod typed;
 mod types;
 mod value;
+mod wire;
 
 pub use history::{DatasetHistory, SchemaHistory};
+pub use registry::Registry;
 
 /// What came of a batch.
 #[derive(Debug)]
@@ -122,6 +134,8 @@ pub struct Decoder {
     shape: Shape,
     /// For values of JSON.
     json: JsonDecoder,
+    /// For values of Avro.
+    avro: AvroDecoder,
     /// For values of Arrow IPC, and for rows that are typed already.
     typed: TypedDecoder,
 }
@@ -131,14 +145,15 @@ impl Decoder {
     pub fn new(config: &DecodeConfig) -> Result<Self, PipelineError> {
         let shape = Shape::new(config)?;
         let json = JsonDecoder::new(&shape)?;
-        Ok(Self { format: config.format, shape, json, typed: TypedDecoder::default() })
+        let avro = AvroDecoder::new(config.schemas.avro_file.as_deref())?;
+        Ok(Self { format: config.format, shape, json, avro, typed: TypedDecoder::default() })
     }
 
     /// The schema of the rows; `None` until it is inferred.
     #[must_use]
     pub fn schema(&self) -> Option<&SchemaRef> {
         match self.format {
-            ValueFormat::Json | ValueFormat::ArrowIpc => self.shape.schema.as_ref(),
+            ValueFormat::Json | ValueFormat::ArrowIpc | ValueFormat::Avro => self.shape.schema.as_ref(),
             ValueFormat::Raw => Some(&ENVELOPE_SCHEMA),
         }
     }
@@ -154,11 +169,21 @@ impl Decoder {
         self.shape.learned()
     }
 
+    /// Asks the registry for the schemas that a batch is written with, and waits as long as it is away; to be called ahead of
+    /// [`Decoder::decode`] where there is one.
+    pub async fn prepare(&mut self, registry: &Registry, envelope: &Envelope) -> Result<(), PipelineError> {
+        match self.format {
+            ValueFormat::Avro => self.avro.prepare(registry, envelope).await,
+            ValueFormat::Json | ValueFormat::ArrowIpc | ValueFormat::Raw => Ok(()),
+        }
+    }
+
     /// Decodes a batch. The rows may have a wider schema than those of the batch before.
     pub fn decode(&mut self, envelope: &Envelope) -> Decoded {
         match self.format {
             ValueFormat::Json => self.json.decode(&mut self.shape, envelope),
             ValueFormat::ArrowIpc => arrow::decode(&mut self.typed, &mut self.shape, envelope),
+            ValueFormat::Avro => self.avro.decode(&mut self.typed, &mut self.shape, envelope),
             ValueFormat::Raw => as_it_is(envelope),
         }
     }
@@ -177,7 +202,7 @@ impl Decoder {
         if rows.num_rows() != envelope.len() {
             return refuse("decode-failed", "there are not as many rows as records");
         }
-        let part = Part { rows: rows.clone(), source: Source::Rows };
+        let part = Part { rows: rows.clone(), source: Source::Each((0u32..).take(envelope.len()).collect()) };
         self.typed.decode(&mut self.shape, envelope, vec![part], Vec::new())
     }
 }

@@ -123,7 +123,8 @@ impl Registry {
             let mut text = std::fs::read(cert).map_err(|error| explain(cert, error.into()))?;
             text.push(b'\n');
             text.extend(std::fs::read(key).map_err(|error| explain(key, error.into()))?);
-            builder = builder.identity(reqwest::Identity::from_pem(&text).map_err(|error| explain(cert, error.into()))?);
+            builder =
+                builder.identity(reqwest::Identity::from_pem(&text).map_err(|error| explain(cert, error.into()))?);
         }
         let http = builder.build().map_err(|error| {
             PipelineError::stop("source.schema_registry: the HTTP client cannot be set up").because(error)
@@ -269,9 +270,9 @@ impl Registry {
             (StatusCode::NOT_FOUND, Some(answer)) if answer.get("error_code").is_some() => {
                 Err(Failure::Missing(format!("the schema registry {url} has nothing at {path}")))
             }
-            (StatusCode::NOT_FOUND, _) => {
-                Err(stop("says 404 in words that are not a registry's; is the path in source.schema_registry.url right?"))
-            }
+            (StatusCode::NOT_FOUND, _) => Err(stop(
+                "says 404 in words that are not a registry's; is the path in source.schema_registry.url right?",
+            )),
             (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS, _) => {
                 Err(Failure::Passing(format!("the schema registry {url} is busy ({status})")))
             }

@@ -11,7 +11,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
 use super::*;
-use crate::config::{MetadataColumn, OnNewField, OnTombstone, OnTypeChange};
+use crate::config::{MetadataColumn, OnNewField, OnTombstone, OnTypeChange, SchemaSources};
 
 mod corners;
 mod oracle;
@@ -43,6 +43,7 @@ fn config(declared: Option<Vec<Field>>, on_new_field: OnNewField, on_type_change
     DecodeConfig {
         format: ValueFormat::Json,
         payload_pointer: Vec::new(),
+        schemas: SchemaSources::default(),
         on_tombstone: OnTombstone::Reject,
         declared_schema: declared.map(|fields| Arc::new(Schema::new(fields))),
         on_new_field,

@@ -36,10 +36,10 @@ pub(super) struct Part {
 }
 
 /// Which records typed rows came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// Row `i` is record `i`.
-    Rows,
+    /// Each row is a record of its own, of this number.
+    Each(Vec<u32>),
     /// All rows are of this record.
     Record(u32),
 }
@@ -163,23 +163,21 @@ fn column(rows: &RecordBatch, field: &Field, leeway: Leeway) -> Result<ArrayRef,
 impl Pass {
     /// Refuses every record of a part.
     fn refuse(&mut self, part: &Part, fault: &Fault) {
-        match part.source {
+        match &part.source {
             Source::Record(record) => {
-                if self.refused.last().is_none_or(|(last, _)| *last != record) {
-                    self.refused.push((record, fault.clone()));
+                if self.refused.last().is_none_or(|(last, _)| last != record) {
+                    self.refused.push((*record, fault.clone()));
                 }
             }
-            Source::Rows => {
-                self.refused.extend((0u32..).take(part.rows.num_rows()).map(|row| (row, fault.clone())));
-            }
+            Source::Each(records) => self.refused.extend(records.iter().map(|record| (*record, fault.clone()))),
         }
     }
 
     /// Converts the parts of one record, or a part of rows of their own.
     fn convert(&mut self, target: &Target, parts: &[Part]) {
         for part in parts {
-            if part.source == Source::Rows {
-                self.convert_rows(target, &part.rows, 0..part.rows.num_rows());
+            if let Source::Each(records) = &part.source {
+                self.convert_rows(target, &part.rows, records, 0..part.rows.num_rows());
             }
         }
         let Some(Part { source: Source::Record(record), .. }) = parts.first() else { return };
@@ -198,19 +196,19 @@ impl Pass {
     }
 
     /// Converts rows that are refused one by one.
-    fn convert_rows(&mut self, target: &Target, rows: &RecordBatch, range: Range<usize>) {
+    fn convert_rows(&mut self, target: &Target, rows: &RecordBatch, records: &[u32], range: Range<usize>) {
         match target.rows(&rows.slice(range.start, range.len())) {
             Ok(converted) => {
                 self.parts.push(converted);
-                self.records.extend(range.filter_map(|row| u32::try_from(row).ok()));
+                self.records.extend(records.get(range).unwrap_or_default());
             }
             Err(fault) if range.len() == 1 => {
-                self.refused.extend(u32::try_from(range.start).ok().map(|row| (row, fault)));
+                self.refused.extend(records.get(range.start).map(|record| (*record, fault)));
             }
             Err(_) => {
                 let middle = range.start + range.len() / 2;
-                self.convert_rows(target, rows, range.start..middle);
-                self.convert_rows(target, rows, middle..range.end);
+                self.convert_rows(target, rows, records, range.start..middle);
+                self.convert_rows(target, rows, records, middle..range.end);
             }
         }
     }
@@ -218,6 +216,17 @@ impl Pass {
     /// All rows as one batch, with the metadata of their records.
     fn finish(self, shape: &Shape, envelope: &Envelope, target: &Target) -> Decoded {
         let Self { parts, records, mut refused } = self;
+        // Records of several schemas come schema by schema; they go on in the order in which they came.
+        let order = (!records.is_sorted()).then(|| {
+            let mut order: Vec<u32> = (0u32..).take(records.len()).collect();
+            order.sort_by_key(|row| records.get(*row as usize));
+            order
+        });
+        let records = match &order {
+            Some(order) => order.iter().filter_map(|row| records.get(*row as usize).copied()).collect(),
+            None => records,
+        };
+        let order = order.map(UInt32Array::from);
         let records = UInt32Array::from(records);
         let whole = match parts.as_slice() {
             [] => Ok(None),
@@ -227,6 +236,11 @@ impl Pass {
         let batch = whole.and_then(|rows| {
             let (Some(rows), Some(schema)) = (rows, &shape.schema) else { return Ok(None) };
             let mut columns = rows.columns().to_vec();
+            if let Some(order) = &order {
+                for column in &mut columns {
+                    *column = arrow_select::take::take(column, order, None)?;
+                }
+            }
             columns.extend(shape.metadata(envelope, &records)?);
             RecordBatch::try_new(SchemaRef::clone(schema), columns).map(Some)
         });

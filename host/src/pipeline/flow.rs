@@ -64,6 +64,9 @@ impl Flow {
 
     /// Takes a batch through all stages.
     pub(super) async fn process(&mut self, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
+        if let (Some(registry), None) = (&self.shared.registry, &raw.rows) {
+            self.decoder.prepare(registry, &raw.envelope).await?;
+        }
         let decoded = self.decode(raw).await?;
         self.shared.metrics.skipped(decoded.skipped);
         let mut output = FlowOutput::default();

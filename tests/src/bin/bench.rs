@@ -25,7 +25,7 @@ use arrow_array::{
 use fs_data_sink::{
     batch::{ENVELOPE_SCHEMA, Envelope},
     cli::webshop::WebShop,
-    config::{DecodeConfig, OnNewField, OnTombstone, OnTypeChange, ValueFormat},
+    config::{DecodeConfig, OnNewField, OnTombstone, OnTypeChange, SchemaSources, ValueFormat},
     decode::Decoder,
 };
 use fs_data_sink_tests::{
@@ -124,6 +124,7 @@ fn decode_alone(records: u64) -> Result<Measured> {
     let mut decoder = Decoder::new(&DecodeConfig {
         format: ValueFormat::Json,
         payload_pointer: Vec::new(),
+        schemas: SchemaSources::default(),
         on_tombstone: OnTombstone::Reject,
         declared_schema: None,
         on_new_field: OnNewField::Add,

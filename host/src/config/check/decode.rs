@@ -1,14 +1,16 @@
 //! `schema`: how bytes become typed rows.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow_schema::{DataType, Field, Fields, Schema};
 
+use super::redis;
 use crate::config::{
-    DecodeConfig, JsonHints, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, ValueFormat, json_pointer,
+    DecodeConfig, JsonHints, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, RegistryConfig, SchemaSources,
+    Secret, ValueFormat, json_pointer,
     reader::Section,
     schema::{DEPTH_MAX, parse_type},
-    value::{boolean, choice},
+    value::{boolean, choice, http_url, positive_duration},
 };
 
 /// Metadata columns by their name in the configuration.
@@ -27,16 +29,23 @@ pub(super) struct Values {
     format: ValueFormat,
     /// The way to the payload in them.
     payload_pointer: Vec<String>,
+    /// Where schemas come from.
+    schemas: SchemaSources,
     /// What to do with a record that has none.
     on_tombstone: OnTombstone,
 }
 
 /// What `source` says about its values.
-pub(super) fn values(source: &Section<'_>) -> Values {
-    let formats = [("json", ValueFormat::Json), ("arrow_ipc", ValueFormat::ArrowIpc), ("raw", ValueFormat::Raw)];
+pub(super) fn values(source: &Section<'_>, folder: &Path) -> Values {
+    let formats = [
+        ("json", ValueFormat::Json),
+        ("arrow_ipc", ValueFormat::ArrowIpc),
+        ("avro", ValueFormat::Avro),
+        ("raw", ValueFormat::Raw),
+    ];
     let format = source.get_or("value_format", ValueFormat::Json, |text| match text {
-        "avro" | "protobuf" | "json_schema" => {
-            Err(format!("this version does not serve {text} yet; it serves json, arrow_ipc and raw"))
+        "protobuf" | "json_schema" => {
+            Err(format!("this version does not serve {text} yet; it serves json, arrow_ipc, avro and raw"))
         }
         _ => choice(text, &formats),
     });
@@ -49,12 +58,59 @@ pub(super) fn values(source: &Section<'_>) -> Values {
     if on_tombstone.is_some() && format == ValueFormat::Raw {
         source.fault("on_tombstone", "has no meaning with `value_format: raw`, where a tombstone is a null in `value`");
     }
-    Values { format, payload_pointer, on_tombstone: on_tombstone.unwrap_or(OnTombstone::Reject) }
+    let schemas = schemas(source, format, folder);
+    Values { format, payload_pointer, schemas, on_tombstone: on_tombstone.unwrap_or(OnTombstone::Reject) }
+}
+
+/// Where schemas come from; Avro needs exactly one place.
+fn schemas(source: &Section<'_>, format: ValueFormat, folder: &Path) -> SchemaSources {
+    let (registry, avro) = (source.section("schema_registry"), source.section("avro"));
+    let (has_registry, has_avro) = (registry.is_there(), avro.is_there());
+    if format != ValueFormat::Avro {
+        for (key, _) in [("schema_registry", has_registry), ("avro", has_avro)].into_iter().filter(|(_, has)| *has) {
+            source.fault(key, "has no meaning without `value_format: avro`");
+        }
+    } else if has_registry && has_avro {
+        source.fault("avro", "stands beside `schema_registry`; records have the one or the other, leave one out");
+    } else if !has_registry && !has_avro {
+        source.fault("value_format", "avro needs `schema_registry: {url: ...}` or `avro: {schema_file: ...}`");
+    }
+    let avro_file = has_avro.then(|| {
+        let _ = avro.required_text("schema_file", "a file with the Avro schema of the records");
+        redis::file(&avro, folder, "schema_file", "a file with an Avro schema")
+    });
+    avro.finish();
+    let registry = if has_registry { Some(self::registry(registry, folder)) } else { None };
+    SchemaSources { registry, avro_file: avro_file.flatten() }
+}
+
+/// A schema registry.
+fn registry(section: Section<'_>, folder: &Path) -> RegistryConfig {
+    let mut urls = Vec::new();
+    for (url, place) in section.required_texts("url", "where the schema registry is, such as http://localhost:8081") {
+        match http_url(&url, "http://localhost:8081") {
+            Ok(url) => urls.push(url),
+            Err(message) => section.fault_at(&place, "url", message),
+        }
+    }
+    let secret = |key| section.text(key).filter(|text| !text.is_empty()).map(Secret::new);
+    let username = section.text("username").filter(|text| !text.is_empty());
+    let (password, bearer_token) = (secret("password"), secret("bearer_token"));
+    if bearer_token.is_some() && username.is_some() {
+        section.fault("bearer_token", "stands beside `username`; leave one out");
+    }
+    if password.is_some() && username.is_none() {
+        section.fault("password", "is there without `username`");
+    }
+    let tls = redis::tls(&section, folder, false).unwrap_or_default();
+    let timeout = section.get_or("timeout", Duration::from_secs(10), positive_duration);
+    section.finish();
+    RegistryConfig { urls, username, password, bearer_token, ca_file: tls.ca_file, identity: tls.identity, timeout }
 }
 
 /// How bytes become rows.
 pub(super) fn read(section: Section<'_>, values: Values) -> DecodeConfig {
-    let Values { format, payload_pointer, on_tombstone } = values;
+    let Values { format, payload_pointer, schemas, on_tombstone } = values;
     let fields = fields(&section, 0);
     let has_fields = section.node("fields").is_some();
     let is_declared = section.get("mode", |text| choice(text, &[("declared", true), ("infer", false)]));
@@ -92,6 +148,7 @@ pub(super) fn read(section: Section<'_>, values: Values) -> DecodeConfig {
     DecodeConfig {
         format,
         payload_pointer,
+        schemas,
         on_tombstone,
         declared_schema,
         on_new_field,

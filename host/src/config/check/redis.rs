@@ -265,7 +265,7 @@ fn servers(section: &Section<'_>, address: RedisAddress, nodes: Vec<RedisAddress
 }
 
 /// TLS, where it is asked for.
-fn tls(section: &Section<'_>, folder: &Path, is_in_url: bool) -> Option<RedisTls> {
+pub(super) fn tls(section: &Section<'_>, folder: &Path, is_in_url: bool) -> Option<RedisTls> {
     // `tls: true` is what people write.
     match section.scalar("tls").map(boolean) {
         None => {}
@@ -309,7 +309,7 @@ fn tls(section: &Section<'_>, folder: &Path, is_in_url: bool) -> Option<RedisTls
 }
 
 /// A file that must be there.
-fn file(section: &Section<'_>, folder: &Path, key: &'static str, what: &str) -> Option<PathBuf> {
+pub(super) fn file(section: &Section<'_>, folder: &Path, key: &'static str, what: &str) -> Option<PathBuf> {
     let text = section.text(key).filter(|text| !text.is_empty())?;
     let place = section.node(key).map_or_else(|| section.place(), |node| &node.place);
     let path = Section::resolve(place, folder, &text);

@@ -37,7 +37,7 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
         if section.node_is_missing() {
             section.fault("", "the section is missing: where do records come from?");
         }
-        return (None, decode::values(&section));
+        return (None, decode::values(&section, folder));
     }
     let batch_rows_max = section.get_or("batch_size", 8_192, count_up_to(BATCH_ROWS_MAX));
     let batch_timeout = section
@@ -45,7 +45,7 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
         .or(section.get("batch_timeout_seconds", positive_duration))
         .or(old_timeout)
         .unwrap_or(Duration::from_millis(250));
-    let values = decode::values(&section);
+    let values = decode::values(&section, folder);
     let _ = section.required_text("type", "kafka, redis or file");
     let kind = section
         .get("type", |text| choice(text, &[("kafka", Kind::Kafka), ("redis", Kind::Redis), ("file", Kind::File)]));

@@ -222,8 +222,8 @@ fn values_of_a_source_are_checked() {
     assert_eq!(faults_of_source("batch_size: 2000000"), "source.batch_size: 2000000 is too much; at most 1000000");
     assert_eq!(faults_of_source("batch_timeout: 0"), "source.batch_timeout: must be more than 0");
     assert_eq!(
-        faults_of_source("value_format: avro"),
-        "source.value_format: this version does not serve avro yet; it serves json, arrow_ipc and raw"
+        faults_of_source("value_format: protobuf"),
+        "source.value_format: this version does not serve protobuf yet; it serves json, arrow_ipc, avro and raw"
     );
     assert_eq!(
         faults_of_source("group_id: ''"),

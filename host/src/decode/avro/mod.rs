@@ -8,7 +8,7 @@ use super::{
     Decoded,
     cells::{Column, Room},
     fault::Fault,
-    registry::Registered,
+    registry::{Registered, Registry},
     shape::Shape,
     tombstone::{self, Tombstone},
     typed::{Part, Source, TypedDecoder},
@@ -30,7 +30,7 @@ pub(super) struct AvroDecoder {
     /// The schema of all records, where none has a number ahead.
     fixed: Option<Arc<Node>>,
     /// Schemas by their numbers.
-    pub(super) known: Known<Node>,
+    known: Known<Node>,
 }
 
 /// Rows of one schema under construction.
@@ -44,7 +44,7 @@ struct Group {
 }
 
 /// The plan for a schema of the registry.
-pub(super) fn plan(registered: &Registered) -> Result<Node, Fault> {
+fn plan(registered: &Registered) -> Result<Node, Fault> {
     if registered.kind != "AVRO" {
         let message = format!("the registry has it as {}, and source.value_format is avro", registered.kind);
         return Err(Fault { code: "wrong-schema-type", message });
@@ -66,6 +66,11 @@ impl AvroDecoder {
         let text = std::fs::read_to_string(file).map_err(|error| explain(error.to_string()))?;
         let node = schema::parse(&text, &[]).map_err(|fault| explain(fault.message))?;
         Ok(Self { fixed: Some(Arc::new(node)), ..Self::default() })
+    }
+
+    /// Has the registry tell the schemas of a batch.
+    pub(super) async fn prepare(&mut self, registry: &Registry, envelope: &Envelope) -> Result<(), PipelineError> {
+        self.known.prepare(registry, envelope, plan).await
     }
 
     /// Decodes the records of a batch.
@@ -134,3 +139,6 @@ impl AvroDecoder {
         read
     }
 }
+
+#[cfg(test)]
+mod tests;

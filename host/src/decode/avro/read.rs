@@ -131,18 +131,16 @@ pub(super) fn value(node: &Node, bytes: &mut Bytes<'_>, column: &mut Column, roo
             };
             column.push(decimal(unscaled, column.data_type())?, room)
         }
-        Kind::Array(item) => {
-            loop {
-                let count = bytes.count()?;
-                if count == 0 {
-                    return column.close(room);
-                }
-                let items = column.elements()?;
-                for _ in 0..count {
-                    value(item, bytes, items, room)?;
-                }
+        Kind::Array(item) => loop {
+            let count = bytes.count()?;
+            if count == 0 {
+                return column.close(room);
             }
-        }
+            let items = column.elements()?;
+            for _ in 0..count {
+                value(item, bytes, items, room)?;
+            }
+        },
         Kind::Map(item) => map(item, bytes, column, room),
         Kind::Record(fields) => {
             for ((name, field), column) in fields.iter().zip(column.fields()?) {

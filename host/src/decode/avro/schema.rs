@@ -112,7 +112,10 @@ impl Reader {
     fn node(&mut self, schema: &Value, namespace: &str) -> Result<Node, Fault> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
-            return Err(Fault { code: "too-many-fields", message: format!("more than {NODES_MAX} types in one schema") });
+            return Err(Fault {
+                code: "too-many-fields",
+                message: format!("more than {NODES_MAX} types in one schema"),
+            });
         }
         if self.depth >= DEPTH_MAX {
             return Err(Fault { code: "too-deep", message: format!("types are nested deeper than {DEPTH_MAX}") });
@@ -180,7 +183,8 @@ impl Reader {
         self.named.entry(full.clone()).or_insert_with(|| (schema.clone(), around.to_owned()));
         match kind {
             "enum" => {
-                let symbols = schema.get("symbols").and_then(Value::as_array).ok_or_else(|| bad("an enum has no symbols"))?;
+                let symbols =
+                    schema.get("symbols").and_then(Value::as_array).ok_or_else(|| bad("an enum has no symbols"))?;
                 let symbols = symbols.iter().map(|symbol| symbol.as_str().map(str::to_owned)).collect::<Option<_>>();
                 let symbols = symbols.ok_or_else(|| bad("a symbol of an enum is not a text"))?;
                 Ok(Node { kind: Kind::Enum(symbols), data_type: DataType::Utf8 })
@@ -191,7 +195,8 @@ impl Reader {
                 logical(Node { kind: Kind::Fixed(size), data_type: DataType::Binary }, schema)
             }
             _ => {
-                let fields = schema.get("fields").and_then(Value::as_array).ok_or_else(|| bad("a record has no fields"))?;
+                let fields =
+                    schema.get("fields").and_then(Value::as_array).ok_or_else(|| bad("a record has no fields"))?;
                 self.open.push(full);
                 let mut nodes: Vec<(String, Node)> = Vec::with_capacity(fields.len().min(NODES_MAX));
                 for field in fields {
