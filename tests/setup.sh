@@ -83,6 +83,14 @@ fill_python() {
   python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
 }
 
+# A schema registry; the last Apicurio that runs on Java 17. Its own description names a parent that is not to be had, so it is copied alone.
+fill_registry() {
+  mkdir -p "$1/app"
+  mvn -q -B dependency:copy -Dartifact="$(cat "$2")" -DoutputDirectory="$1"
+  tar -xzf "$1"/*.tar.gz -C "$1/app"
+  rm "$1"/*.tar.gz
+}
+
 fill_azurite() {
   mkdir -p "$1"
   cp "$2" "$1/package.json"
@@ -97,6 +105,7 @@ flock 9
 [ -n "${S3_ENDPOINT_URL:-}" ] && echo "setup: tests use S3 at $S3_ENDPOINT_URL"
 piece kafka "$here/kafka-pom.xml" fill_jars
 piece hdfs "$here/hdfs-pom.xml" fill_jars
+piece registry "$here/registry.txt" fill_registry
 "$cache/python/bin/python" -c '' 2>/dev/null || rm -rf "$cache/python"     # its interpreter may be gone
 piece python "$here/python/requirements.txt" fill_python
 # An Azure Blob Storage for the tests, where there is Node; they say so where there is none.

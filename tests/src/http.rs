@@ -13,9 +13,20 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Asks `host:port` for a path: the status and the body.
 pub fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    text(address, path, &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"))
+}
+
+/// Sends JSON to a path of `host:port`: the status and the body.
+pub fn post(address: &str, path: &str, json: &str) -> anyhow::Result<(u16, String)> {
+    let head = format!("POST {path} HTTP/1.0\r\nhost: {address}\r\ncontent-type: application/json\r\n");
+    text(address, path, &format!("{head}content-length: {}\r\n\r\n{json}", json.len()))
+}
+
+/// Sends a request: the status and the body of the answer.
+fn text(address: &str, path: &str, request: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("nobody listens on {address}"))?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).with_context(|| format!("{address}{path} does not answer"))?;
     let answer = String::from_utf8_lossy(&answer).into_owned();

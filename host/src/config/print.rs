@@ -13,8 +13,8 @@ use super::{
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RegistryConfig, RunConfig, Secret, SinkConfig,
-    SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RegistryConfig, RunConfig, SchemaSources, Secret,
+    SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -120,25 +120,7 @@ fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
         ValueFormat::Raw => "raw",
     };
     set(&mut value, "value_format", json!(format));
-    let path = |path: &std::path::PathBuf| path.display().to_string();
-    if let Some(file) = &decode.schemas.avro_file {
-        set(&mut value, "avro", json!({"schema_file": path(file)}));
-    }
-    if let Some(registry) = &decode.schemas.registry {
-        let RegistryConfig { urls, username, password, bearer_token, ca_file, identity, timeout } = registry;
-        let tls = RedisTls { ca_file: ca_file.clone(), identity: identity.clone() };
-        let mut registry = json!({
-            "url": urls,
-            "username": username,
-            "password": password.as_ref().map(Secret::to_string),
-            "bearer_token": bearer_token.as_ref().map(Secret::to_string),
-        });
-        if tls != RedisTls::default() {
-            set(&mut registry, "tls", redis_tls(Some(&tls)));
-        }
-        set(&mut registry, "timeout", duration(*timeout));
-        set(&mut value, "schema_registry", registry);
-    }
+    schemas(&mut value, &decode.schemas);
     if decode.format == ValueFormat::Json {
         let step = |step: &String| format!("/{}", step.replace('~', "~0").replace('/', "~1"));
         let pointer: String = decode.payload_pointer.iter().map(step).collect();
@@ -367,6 +349,29 @@ fn masked(value: &Value) -> Value {
         },
         other => other.clone(),
     }
+}
+
+/// Where schemas come from that values are written with.
+fn schemas(source: &mut Value, schemas: &SchemaSources) {
+    let SchemaSources { registry, avro_file } = schemas;
+    if let Some(file) = avro_file {
+        set(source, "avro", json!({"schema_file": file.display().to_string()}));
+    }
+    let Some(RegistryConfig { urls, username, password, bearer_token, ca_file, identity, timeout }) = registry else {
+        return;
+    };
+    let tls = RedisTls { ca_file: ca_file.clone(), identity: identity.clone() };
+    let mut registry = json!({
+        "url": urls,
+        "username": username,
+        "password": password.as_ref().map(Secret::to_string),
+        "bearer_token": bearer_token.as_ref().map(Secret::to_string),
+    });
+    if tls != RedisTls::default() {
+        set(&mut registry, "tls", redis_tls(Some(&tls)));
+    }
+    set(&mut registry, "timeout", duration(*timeout));
+    set(source, "schema_registry", registry);
 }
 
 /// The sink.

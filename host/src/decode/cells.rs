@@ -30,17 +30,25 @@ pub(super) struct Room {
     record: usize,
     /// Bytes of this batch.
     batch: usize,
+    /// Those that were left of it before this record.
+    before: usize,
 }
 
 impl Room {
     /// That of a new batch.
     pub(super) fn new() -> Self {
-        Self { record: RECORD_BYTES_MAX, batch: BATCH_BYTES_MAX }
+        Self { record: RECORD_BYTES_MAX, batch: BATCH_BYTES_MAX, before: BATCH_BYTES_MAX }
     }
 
     /// The next record begins.
     pub(super) fn next_record(&mut self) {
         self.record = RECORD_BYTES_MAX;
+        self.before = self.batch;
+    }
+
+    /// This record is refused, and what it took is free again.
+    pub(super) fn give_back(&mut self) {
+        self.batch = self.before;
     }
 
     /// Takes bytes, if they are left.
@@ -338,8 +346,7 @@ impl Data {
     fn width(&self) -> usize {
         match self {
             Self::Null | Self::Boolean(_) | Self::Struct(_) => 1,
-            Self::Int32(_) | Self::UInt32(_) | Self::Float32(_) => 4,
-            Self::Bytes(..) | Self::List(..) | Self::Map(..) => 4,
+            Self::Int32(_) | Self::UInt32(_) | Self::Float32(_) | Self::Bytes(..) | Self::List(..) | Self::Map(..) => 4,
             Self::Int64(_) | Self::Float64(_) => 8,
             Self::Decimal128(_) => 16,
             Self::Decimal256(_) => 32,

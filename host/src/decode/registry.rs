@@ -251,6 +251,12 @@ impl Registry {
         }
         let away = |error: reqwest::Error| {
             let words = full_message(&error.without_url());
+            // Waiting mends no certificate.
+            if words.contains("certificate") {
+                return Failure::Final(PipelineError::stop(format!(
+                    "the schema registry {url} and we do not accept each other's certificates; check source.schema_registry.tls: {words}"
+                )));
+            }
             Failure::Passing(format!("the schema registry {url} does not answer: {words}"))
         };
         let response = request.send().await.map_err(away)?;

@@ -17,17 +17,12 @@ const SCHEMAS_MAX: usize = 200;
 
 /// The number of a record's schema, and what is behind it.
 pub(super) fn header(value: &[u8]) -> Result<(u32, &[u8]), Fault> {
-    match value.split_at_checked(5) {
-        Some(([0, id @ ..], body)) => {
-            let id = id.try_into().map(u32::from_be_bytes).unwrap_or_default();
-            Ok((id, body))
-        }
-        _ => {
-            let message = "the record does not begin with a zero and the four bytes of a schema's number; was it written \
-                           without a schema registry?";
-            Err(Fault { code: "no-schema-id", message: message.to_owned() })
-        }
+    if let Some(([0, id @ ..], body)) = value.split_at_checked(5) {
+        return Ok((id.try_into().map(u32::from_be_bytes).unwrap_or_default(), body));
     }
+    let message = "the record does not begin with a zero and the four bytes of a schema's number; was it written without a \
+                   schema registry?";
+    Err(Fault { code: "no-schema-id", message: message.to_owned() })
 }
 
 /// Schemas that are ready for use.
@@ -45,7 +40,7 @@ impl<T> Default for Known<T> {
     }
 }
 
-impl<T> Known<T> {
+impl<T: Send + Sync> Known<T> {
     /// A schema that was prepared.
     pub(super) fn get(&self, id: u32) -> Result<&Arc<T>, Fault> {
         match self.plans.get(&id) {

@@ -62,11 +62,17 @@ impl Flow {
         Ok(Self { shared, lane, decoder, history: None, chain: None, partitioner: None })
     }
 
-    /// Takes a batch through all stages.
-    pub(super) async fn process(&mut self, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
-        if let (Some(registry), None) = (&self.shared.registry, &raw.rows) {
-            self.decoder.prepare(registry, &raw.envelope).await?;
+    /// Asks for the schemas that the records of a batch are written with, and waits while their registry is away; what was asked
+    /// before is not asked again. May be given up.
+    pub(super) async fn prepare(&mut self, raw: &RawBatch) -> Result<(), PipelineError> {
+        match (&self.shared.registry, &raw.rows) {
+            (Some(registry), None) => self.decoder.prepare(registry, &raw.envelope).await,
+            _ => Ok(()),
         }
+    }
+
+    /// Takes a batch through all stages, once it is prepared.
+    pub(super) async fn process(&mut self, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
         let decoded = self.decode(raw).await?;
         self.shared.metrics.skipped(decoded.skipped);
         let mut output = FlowOutput::default();

@@ -29,6 +29,9 @@ use crate::{
 /// Refused records are logged at most this often; all of them are counted and in the dead letters.
 const REJECTION_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// So long a registry may take to answer before what was read so far is committed: far longer than one that is there takes.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The state of a lane.
 struct Lane {
     /// What the lanes share.
@@ -254,6 +257,7 @@ impl Lane {
             let flow = Flow::new(self.shared.clone(), self.number)?;
             self.flows.insert(Arc::clone(&raw.dataset), flow);
         }
+        self.prepare(&raw).await?;
         let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
         let output = flow.process(&raw).await?;
         self.generation.cover(&raw.delta)?;
@@ -261,6 +265,21 @@ impl Lane {
         drop(raw);
         self.shared.metrics.memory_in_flight(self.shared.budget.used_bytes() as u64);
         if self.generation.is_due() { self.end_generation().await } else { Ok(()) }
+    }
+
+    /// Asks for the schemas that records are written with. What was read before does not wait for a registry that is away.
+    async fn prepare(&mut self, raw: &RawBatch) -> Result<(), PipelineError> {
+        let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
+        if let Ok(ready) = tokio::time::timeout(REGISTRY_PATIENCE, flow.prepare(raw)).await {
+            return ready;
+        }
+        if !self.generation.is_empty() {
+            self.end_generation_and_wait().await?;
+        }
+        match self.flows.get_mut(&raw.dataset) {
+            Some(flow) => flow.prepare(raw).await,
+            None => Ok(()),
+        }
     }
 
     /// Records that the source itself refuses: they are read, and become dead letters.

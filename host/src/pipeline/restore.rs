@@ -96,6 +96,7 @@ async fn write_again(
                 }
                 generation.cover(&raw.delta)?;
                 if let Some((dataset, flow)) = flows.iter_mut().find(|(dataset, _)| *dataset == raw.dataset) {
+                    flow.prepare(&raw).await?;
                     let output = flow.process(&raw).await?;
                     letters.extend(keep(generation, dataset, file, output).await?);
                 }

@@ -14,6 +14,11 @@ pub fn hdfs_jars() -> anyhow::Result<PathBuf> {
     piece("hdfs/libs")
 }
 
+/// The schema registry's program.
+pub fn registry() -> anyhow::Result<PathBuf> {
+    piece("registry/app/apicurio-registry-app-3.0.9-runner.jar")
+}
+
 /// The Python that has DuckDB, pyarrow and a YAML parser.
 pub fn python() -> anyhow::Result<PathBuf> {
     piece("python/bin/python")

@@ -27,6 +27,7 @@ mod listener;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod registry;
 pub mod s3;
 pub mod s3_faults;
 pub mod topics;

@@ -29,6 +29,7 @@ mod servers;
 mod shared;
 mod telemetry;
 mod topics;
+mod typed_values;
 mod uploads;
 mod whole_path;
 mod wrong;

@@ -62,7 +62,7 @@ pub(super) fn values(source: &Section<'_>, folder: &Path) -> Values {
     Values { format, payload_pointer, schemas, on_tombstone: on_tombstone.unwrap_or(OnTombstone::Reject) }
 }
 
-/// Where schemas come from; Avro needs exactly one place.
+/// Where schemas come from; without a place each value of Avro is a file with its schema in it.
 fn schemas(source: &Section<'_>, format: ValueFormat, folder: &Path) -> SchemaSources {
     let (registry, avro) = (source.section("schema_registry"), source.section("avro"));
     let (has_registry, has_avro) = (registry.is_there(), avro.is_there());
@@ -72,8 +72,6 @@ fn schemas(source: &Section<'_>, format: ValueFormat, folder: &Path) -> SchemaSo
         }
     } else if has_registry && has_avro {
         source.fault("avro", "stands beside `schema_registry`; records have the one or the other, leave one out");
-    } else if !has_registry && !has_avro {
-        source.fault("value_format", "avro needs `schema_registry: {url: ...}` or `avro: {schema_file: ...}`");
     }
     let avro_file = has_avro.then(|| {
         let _ = avro.required_text("schema_file", "a file with the Avro schema of the records");

@@ -1,4 +1,5 @@
-//! Records of Avro: with the number of a registry's schema ahead, or all of one schema that a file holds.
+//! Records of Avro: with the number of a registry's schema ahead, all of one schema that a file holds, or as an Avro file with its schema
+//! and several records.
 //!
 //! Each record is read by the schema that it was written with; the dataset's columns are those of all of them.
 
@@ -15,9 +16,11 @@ use super::{
     wire::{self, Known},
 };
 use crate::{batch::Envelope, error::PipelineError};
+use container::Container;
 use read::Bytes;
 use schema::Node;
 
+mod container;
 mod read;
 mod schema;
 
@@ -31,6 +34,8 @@ pub(super) struct AvroDecoder {
     fixed: Option<Arc<Node>>,
     /// Schemas by their numbers.
     known: Known<Node>,
+    /// The schema of the last Avro file, by its text: most have the same one.
+    of_files: Option<(String, Arc<Node>)>,
 }
 
 /// Rows of one schema under construction.
@@ -74,14 +79,19 @@ impl AvroDecoder {
     }
 
     /// Decodes the records of a batch.
-    pub(super) fn decode(&self, typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
+    pub(super) fn decode(&mut self, typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
         let (mut groups, mut parts): (Vec<Group>, Vec<Part>) = (Vec::new(), Vec::new());
         let (mut refused, mut skipped) = (Vec::new(), 0);
         let mut room = Room::new();
         for (number, value) in (0u32..).zip(envelope.values()) {
             match value {
                 Some(value) => {
-                    if let Err(fault) = self.read(value, number, &mut groups, &mut room) {
+                    let read = if container::is_container(value) {
+                        self.read_file(value, number, &mut parts, &mut room)
+                    } else {
+                        self.read(value, number, &mut groups, &mut room)
+                    };
+                    if let Err(fault) = read {
                         refused.push((number, fault));
                     }
                 }
@@ -104,27 +114,38 @@ impl AvroDecoder {
         Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
     }
 
+    /// Reads an Avro file, all of whose records are rows of one record of the source.
+    fn read_file(&mut self, value: &[u8], number: u32, parts: &mut Vec<Part>, room: &mut Room) -> Result<(), Fault> {
+        let container = Container::open(value)?;
+        let schema = match self.of_files.take().filter(|(text, _)| text == container.schema) {
+            Some(known) => known,
+            None => (container.schema.to_owned(), Arc::new(schema::parse(container.schema, &[])?)),
+        };
+        let node = Arc::clone(&self.of_files.insert(schema).1);
+        let mut rows = new_column(&node)?;
+        room.next_record();
+        if let Err(fault) = container.read(&node, &mut rows, room) {
+            room.give_back();
+            return Err(fault);
+        }
+        let rows = rows.take_rows().map_err(|error| Fault { code: "decode-failed", message: error.to_string() })?;
+        parts.push(Part { rows, source: Source::Record(number) });
+        Ok(())
+    }
+
     /// Reads one record into the rows of its schema.
     fn read(&self, value: &[u8], number: u32, groups: &mut Vec<Group>, room: &mut Room) -> Result<(), Fault> {
-        let (schema, body) = match &self.fixed {
-            Some(schema) => (schema, value),
-            None => {
-                let (id, body) = wire::header(value)?;
-                (self.known.get(id)?, body)
-            }
+        let (schema, body) = if let Some(schema) = &self.fixed {
+            (schema, value)
+        } else {
+            let (id, body) = wire::header(value)?;
+            (self.known.get(id)?, body)
         };
-        let position = groups.iter().position(|group| Arc::ptr_eq(&group.schema, schema));
-        let position = match position {
-            Some(position) => position,
-            None => {
-                let rows = Column::new(&schema.data_type).ok_or_else(|| Fault {
-                    code: "unsupported-type",
-                    message: "the schema has a type that no column holds".to_owned(),
-                })?;
-                groups.push(Group { schema: Arc::clone(schema), rows, records: Vec::new() });
-                groups.len() - 1
-            }
-        };
+        let known = groups.iter().position(|group| Arc::ptr_eq(&group.schema, schema));
+        let position = known.unwrap_or(groups.len());
+        if known.is_none() {
+            groups.push(Group { schema: Arc::clone(schema), rows: new_column(schema)?, records: Vec::new() });
+        }
         let Some(group) = groups.get_mut(position) else { return Ok(()) };
         room.next_record();
         let mut bytes = Bytes(body);
@@ -132,12 +153,22 @@ impl AvroDecoder {
             0 => Ok(()),
             more => Err(read::bad(&format!("{more} bytes behind the record"))),
         });
-        match read {
-            Ok(()) => group.records.push(number),
-            Err(_) => group.rows.truncate(group.records.len()),
+        if read.is_ok() {
+            group.records.push(number);
+        } else {
+            group.rows.truncate(group.records.len());
+            room.give_back();
         }
         read
     }
+}
+
+/// A column for rows of a schema.
+fn new_column(schema: &Node) -> Result<Column, Fault> {
+    Column::new(&schema.data_type).ok_or_else(|| Fault {
+        code: "unsupported-type",
+        message: "the schema has a type that no column holds".to_owned(),
+    })
 }
 
 #[cfg(test)]

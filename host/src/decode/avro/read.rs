@@ -74,7 +74,7 @@ impl<'a> Bytes<'a> {
     }
 
     /// The count of a block; the bytes of a block may stand behind a negative one.
-    fn count(&mut self) -> Result<u64, Fault> {
+    pub(super) fn count(&mut self) -> Result<u64, Fault> {
         let count = self.long()?;
         if count < 0 {
             let _ = self.long()?;

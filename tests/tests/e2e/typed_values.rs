@@ -1,0 +1,165 @@
+//! Records of Avro, Protobuf and JSON Schema, by writers that are not ours, with a real schema registry.
+
+use std::{fs, path::Path, sync::LazyLock, thread, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use fs_data_sink_tests::{
+    lake::{Lake, run_python},
+    program::{Configuration, Workspace, kafka_source, local_sink},
+    services::{
+        kafka::{Kafka, NewRecord},
+        registry::Registry,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::shared::{LONG, SHORT, kafka, scenario, unique};
+
+/// Records of a topic.
+const ROWS: u64 = 4_000;
+
+/// The registry of all scenarios that do not stop one.
+fn registry() -> anyhow::Result<&'static Registry> {
+    static SHARED: LazyLock<anyhow::Result<Registry>> = LazyLock::new(Registry::start);
+    SHARED.as_ref().map_err(|error| anyhow::anyhow!("no registry: {error:#}"))
+}
+
+/// Has Python write values and expected rows.
+fn write(workspace: &Workspace, mut order: Value) -> anyhow::Result<()> {
+    if let Some(order) = order.as_object_mut() {
+        order.insert("folder".to_owned(), json!(workspace.path()));
+        order.insert("rows".to_owned(), json!(ROWS));
+    }
+    run_python("typed_values.py", &order, workspace.path()).map(drop)
+}
+
+/// The values that Python wrote.
+fn values(workspace: &Workspace) -> anyhow::Result<Vec<Vec<u8>>> {
+    let bytes = fs::read(workspace.path().join("values.bin"))?;
+    let (mut values, mut rest) = (Vec::new(), bytes.as_slice());
+    while let Some((length, more)) = rest.split_at_checked(4) {
+        let length = usize::try_from(u32::from_be_bytes(length.try_into()?))?;
+        let (value, more) = more.split_at_checked(length).context("cut off")?;
+        values.push(value.to_vec());
+        rest = more;
+    }
+    Ok(values)
+}
+
+/// A topic with these values, and the configuration of a pipeline for it: what `source` says besides.
+fn prepare(workspace: &Workspace, kafka: &Kafka, values: Vec<Vec<u8>>, source: &str) -> anyhow::Result<String> {
+    let topic = unique("typed");
+    kafka.create_topic(&topic, 2)?;
+    kafka.produce(&topic, records(values))?;
+    configure(workspace, kafka, &topic, source)?;
+    Ok(topic)
+}
+
+/// The values as records of two partitions.
+fn records(values: Vec<Vec<u8>>) -> impl Iterator<Item = NewRecord> {
+    let record = |(number, value): (i32, Vec<u8>)| NewRecord {
+        partition: number % 2,
+        value: Some(value),
+        ..NewRecord::default()
+    };
+    (0..).zip(values).map(record)
+}
+
+/// Writes the configuration.
+fn configure(workspace: &Workspace, kafka: &Kafka, topic: &str, source: &str) -> anyhow::Result<()> {
+    let source = kafka_source(kafka.bootstrap(), topic, &unique("typed")) + source;
+    let mut configuration = Configuration::new("typed", source, local_sink(Path::new("lake")));
+    "  commit_interval: 1s\n  lanes: 2\n".clone_into(&mut configuration.pipeline);
+    workspace.write("pipeline.yaml", configuration.yaml()).map(drop)
+}
+
+/// The lake has exactly the expected rows, with their types, and so many dead letters.
+fn check(workspace: &Workspace, topic: &str, letters: usize) -> anyhow::Result<()> {
+    let found = workspace.path().join(format!("lake/{topic}/**/*.parquet"));
+    let order = json!({"do": "compare", "expected": workspace.path().join("expected.parquet"), "found": found});
+    let said = run_python("typed_files.py", &order, workspace.path())?;
+    ensure!(said.contains(&format!("{{\"rows\": {ROWS}}}")), "{said}");
+    let found = Lake::Local(&workspace.path().join("lake")).dead_letters("typed")?;
+    ensure!(found.len() == letters, "{} letters: {:?}", found.len(), found.first());
+    Ok(())
+}
+
+/// The text of a schema.
+fn schema(workspace: &Workspace, name: &str) -> anyhow::Result<String> {
+    Ok(fs::read_to_string(workspace.path().join(name))?)
+}
+
+/// Scenario: fastavro writes records of two versions of a schema with every type, behind their numbers in the registry; among them are
+/// records of a number that the registry does not have, and damaged ones.
+/// Guarantees: DuckDB reads the same values in the same types; the others are dead letters that name the number.
+#[test]
+fn avro_with_a_registry() -> anyhow::Result<()> {
+    scenario("avro-registry", |workspace| {
+        let (kafka, registry) = (kafka()?, registry()?);
+        write(workspace, json!({"do": "schemas"}))?;
+        let subject = unique("orders");
+        let first = registry.register(&subject, "AVRO", &schema(workspace, "order1.avsc")?, &[])?;
+        let second = registry.register(&subject, "AVRO", &schema(workspace, "order2.avsc")?, &[])?;
+        write(workspace, json!({"do": "avro", "ids": [first, second]}))?;
+        let mut all = values(workspace)?;
+        let damaged = all.first().and_then(|value| value.get(..40)).context("a value")?.to_vec();
+        all.extend([damaged, vec![0, 0, 99, 99, 99, 2], b"{\"id\": 1}".to_vec()]);
+        let source = format!("  value_format: avro\n  schema_registry: {{url: \"{}\"}}\n", registry.url());
+        let topic = prepare(workspace, kafka, all, &source)?;
+        workspace.run(&["validate", "pipeline.yaml", "--connect"], SHORT)?.expect(0, &[])?;
+        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        check(workspace, &topic, 3)?;
+        let shown = workspace.run(&["dead-letter", "show", "pipeline.yaml"], SHORT)?;
+        let number = u32::from_be_bytes([0, 99, 99, 99]);
+        shown.expect(
+            0,
+            &["bad-avro", "no-schema-id", "unknown-schema", &format!("schema {number}: the schema registry")],
+        )
+    })
+}
+
+/// Scenario: the schema is in a file; and each value is an Avro file of some records with its schema in it.
+/// Guarantees: the same.
+#[test]
+fn avro_without_a_registry() -> anyhow::Result<()> {
+    scenario("avro-file", |workspace| {
+        let kafka = kafka()?;
+        write(workspace, json!({"do": "schemas"}))?;
+        write(workspace, json!({"do": "containers"}))?;
+        let topic = prepare(workspace, kafka, values(workspace)?, "  value_format: avro\n")?;
+        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        check(workspace, &topic, 0)
+    })
+}
+
+/// Scenario: the registry is away when the program starts, comes, and goes and comes again in the middle.
+/// Guarantees: the program waits, says so, and loses nothing.
+#[test]
+fn a_registry_that_is_away_is_waited_for() -> anyhow::Result<()> {
+    scenario("avro-away", |workspace| {
+        let (kafka, registry) = (kafka()?, Registry::start()?);
+        write(workspace, json!({"do": "schemas"}))?;
+        let register = |name: &str| registry.register("orders", "AVRO", &schema(workspace, name)?, &[]);
+        let ids = [register("order1.avsc")?, register("order2.avsc")?];
+        write(workspace, json!({"do": "avro", "ids": ids}))?;
+        registry.kill()?;
+        let mut first = values(workspace)?;
+        let second = first.split_off(first.len() / 2);
+        let source = format!("  value_format: avro\n  schema_registry: {{url: \"{}\"}}\n", registry.url());
+        let topic = prepare(workspace, kafka, first, &source)?;
+        let mut process = workspace.start(&["run", "pipeline.yaml"])?;
+        process.wait_for_text("does not answer", SHORT)?;
+        registry.start_again()?;
+        ensure!(register("order1.avsc")? == ids[0], "another number");
+        process.wait_for_text("generation committed", SHORT)?;
+        registry.kill()?;
+        kafka.produce(&topic, records(second))?;
+        // So that the second version is asked for while nobody answers.
+        thread::sleep(Duration::from_secs(3));
+        registry.start_again()?;
+        ensure!([register("order1.avsc")?, register("order2.avsc")?] == ids, "other numbers");
+        process.stop()?;
+        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        check(workspace, &topic, 0)
+    })
+}
