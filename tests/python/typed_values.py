@@ -4,6 +4,7 @@
     {"do": "avro", "folder": F, "rows": N, "ids": [A, B]}       writes F/values.bin and F/expected.parquet
     {"do": "containers", "folder": F, "rows": N}                the same as Avro files of several records with their schema in them
     {"do": "protobuf", "folder": F, "rows": N, "prefix": HEX}   the same as messages behind these bytes
+    {"do": "json_schema", "folder": F, "rows": N, "ids": [A]}   the same as JSON behind a number
 
 In values.bin each value stands behind its length, four bytes, the big end first.
 """
@@ -232,6 +233,23 @@ def protobuf(order):
     save(order, values, expected, PROTOBUF_TYPES)
 
 
+JSON_TYPES = pa.schema([
+    ("id", pa.int64()), ("amount", pa.float64()), ("note", pa.string()), ("day", pa.date32()), ("at", pa.timestamp("us", "UTC")),
+    ("tags", pa.list_(pa.string())), ("here", pa.struct([("x", pa.float64())])), ("never", pa.float64()),
+])
+
+
+def json_schema(order):
+    values, expected = [], []
+    for i in range(order["rows"]):
+        at, day = START + dt.timedelta(milliseconds=i * 1001), dt.date(2026, 1, 1) + dt.timedelta(days=i % 300)
+        row = {"id": i, "amount": i if i % 2 else i / 4, "note": None if i % 3 else f"ü{i}", "tags": [str(i)] * (i % 3), "here": {"x": i}}
+        written = {**row, "day": day.isoformat(), "at": at.isoformat().replace("+00:00", "Z"), "never": None}
+        values.append(struct.pack(">bI", 0, order["ids"][0]) + json.dumps(written).encode())
+        expected.append({**row, "amount": float(row["amount"]), "here": {"x": float(i)}, "day": day, "at": at, "never": None})
+    save(order, values, expected, JSON_TYPES)
+
+
 def schemas(order):
     folder = order["folder"]
     for version in (1, 2):
@@ -246,4 +264,4 @@ def schemas(order):
 
 
 order = json.loads(sys.argv[1])
-{"schemas": schemas, "avro": avro, "containers": containers, "protobuf": protobuf}[order["do"]](order)
+{"schemas": schemas, "avro": avro, "containers": containers, "protobuf": protobuf, "json_schema": json_schema}[order["do"]](order)

@@ -194,8 +194,12 @@ pub enum ValueFormat {
     Json,
     /// One Arrow IPC stream or file a record, with any number of rows.
     ArrowIpc,
-    /// One Avro record a record, behind the number of its schema or all of one schema.
+    /// One Avro record a record, behind the number of its schema or all of one schema; or an Avro file.
     Avro,
+    /// One message a record, behind the number of its schema or all of one type.
+    Protobuf,
+    /// JSON behind the number of its schema.
+    JsonSchema,
     /// The envelope goes on as it is, for a decoder plugin.
     Raw,
 }
@@ -207,6 +211,8 @@ pub struct SchemaSources {
     pub registry: Option<RegistryConfig>,
     /// The Avro schema of all values, where they have no number ahead.
     pub avro_file: Option<PathBuf>,
+    /// A file of descriptors and the name of the type of all values, where they have no number ahead.
+    pub protobuf_file: Option<(PathBuf, String)>,
 }
 
 /// Where a schema registry is, and who we are.

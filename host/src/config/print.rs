@@ -117,6 +117,8 @@ fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
         ValueFormat::Json => "json",
         ValueFormat::ArrowIpc => "arrow_ipc",
         ValueFormat::Avro => "avro",
+        ValueFormat::Protobuf => "protobuf",
+        ValueFormat::JsonSchema => "json_schema",
         ValueFormat::Raw => "raw",
     };
     set(&mut value, "value_format", json!(format));
@@ -353,9 +355,12 @@ fn masked(value: &Value) -> Value {
 
 /// Where schemas come from that values are written with.
 fn schemas(source: &mut Value, schemas: &SchemaSources) {
-    let SchemaSources { registry, avro_file } = schemas;
+    let SchemaSources { registry, avro_file, protobuf_file } = schemas;
     if let Some(file) = avro_file {
         set(source, "avro", json!({"schema_file": file.display().to_string()}));
+    }
+    if let Some((file, message)) = protobuf_file {
+        set(source, "protobuf", json!({"descriptor_file": file.display().to_string(), "message": message}));
     }
     let Some(RegistryConfig { urls, username, password, bearer_token, ca_file, identity, timeout }) = registry else {
         return;

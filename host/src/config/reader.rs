@@ -14,8 +14,7 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 8] = [
-    ("source.schema_registry", "schema registries"),
+const OTHER_VERSIONS: [(&str, &str); 7] = [
     ("sink.extra_config", "further options of stores"),
     ("plugins.grants", "capabilities for plugins"),
     ("plugins.limits.instances", "limits on instances"),

@@ -80,6 +80,8 @@ pub(super) enum Cell<'a> {
     Int64(i64),
     /// Without a sign.
     UInt32(u32),
+    /// Without a sign.
+    UInt64(u64),
     /// Single precision.
     Float32(f32),
     /// Double precision.
@@ -117,6 +119,8 @@ enum Data {
     /// See [`Cell`].
     UInt32(Vec<u32>),
     /// See [`Cell`].
+    UInt64(Vec<u64>),
+    /// See [`Cell`].
     Float32(Vec<f32>),
     /// See [`Cell`].
     Float64(Vec<f64>),
@@ -143,6 +147,7 @@ impl Column {
             DataType::Int32 | DataType::Date32 | DataType::Time32(_) => Data::Int32(Vec::new()),
             DataType::Int64 | DataType::Time64(_) | DataType::Timestamp(..) => Data::Int64(Vec::new()),
             DataType::UInt32 => Data::UInt32(Vec::new()),
+            DataType::UInt64 => Data::UInt64(Vec::new()),
             DataType::Float32 => Data::Float32(Vec::new()),
             DataType::Float64 => Data::Float64(Vec::new()),
             DataType::Decimal128(..) => Data::Decimal128(Vec::new()),
@@ -180,6 +185,7 @@ impl Column {
             Data::Int32(values) => values.push(0),
             Data::Int64(values) => values.push(0),
             Data::UInt32(values) => values.push(0),
+            Data::UInt64(values) => values.push(0),
             Data::Float32(values) => values.push(0.0),
             Data::Float64(values) => values.push(0.0),
             Data::Decimal128(values) => values.push(0),
@@ -199,6 +205,7 @@ impl Column {
             (Data::Int32(values), Cell::Int32(value)) => values.push(value),
             (Data::Int64(values), Cell::Int64(value)) => values.push(value),
             (Data::UInt32(values), Cell::UInt32(value)) => values.push(value),
+            (Data::UInt64(values), Cell::UInt64(value)) => values.push(value),
             (Data::Float32(values), Cell::Float32(value)) => values.push(value),
             (Data::Float64(values), Cell::Float64(value)) => values.push(value),
             (Data::Decimal128(values), Cell::Decimal128(value)) => values.push(value),
@@ -260,6 +267,7 @@ impl Column {
             Data::Int32(values) => values.truncate(len),
             Data::Int64(values) => values.truncate(len),
             Data::UInt32(values) => values.truncate(len),
+            Data::UInt64(values) => values.truncate(len),
             Data::Float32(values) => values.truncate(len),
             Data::Float64(values) => values.truncate(len),
             Data::Decimal128(values) => values.truncate(len),
@@ -308,6 +316,7 @@ impl Column {
             Data::Int32(values) => flat(Buffer::from_vec(values))?,
             Data::Int64(values) => flat(Buffer::from_vec(values))?,
             Data::UInt32(values) => flat(Buffer::from_vec(values))?,
+            Data::UInt64(values) => flat(Buffer::from_vec(values))?,
             Data::Float32(values) => flat(Buffer::from_vec(values))?,
             Data::Float64(values) => flat(Buffer::from_vec(values))?,
             Data::Decimal128(values) => flat(Buffer::from_vec(values))?,
@@ -347,7 +356,7 @@ impl Data {
         match self {
             Self::Null | Self::Boolean(_) | Self::Struct(_) => 1,
             Self::Int32(_) | Self::UInt32(_) | Self::Float32(_) | Self::Bytes(..) | Self::List(..) | Self::Map(..) => 4,
-            Self::Int64(_) | Self::Float64(_) => 8,
+            Self::Int64(_) | Self::UInt64(_) | Self::Float64(_) => 8,
             Self::Decimal128(_) => 16,
             Self::Decimal256(_) => 32,
         }

@@ -68,6 +68,13 @@
 //! there. A record that contains itself is refused `unsupported-type`. Bytes that are not of the schema are refused
 //! `bad-avro`, a record without a schema's number `no-schema-id`, one whose number the registry has not `unknown-schema`.
 //!
+//! What Protobuf becomes: each scalar its own type, an enum its name (a number without a name as text), `Timestamp` nanoseconds in UTC,
+//! a wrapper its value or null, `Struct`, `Value` and `ListValue` JSON in a text, other messages structs, maps maps. A field that
+//! is not there is null where the schema tells that from the default (`optional`, messages, oneof), else the default. A message that
+//! contains itself, and groups, are refused `unsupported-type`, bytes that are not of the schema `bad-protobuf`.
+//!
+//! What JSON behind the number of a schema becomes (`json_schema`): JSON as above, in the types that the schema gives its fields.
+//!
 //! New columns go by `on_new_field` as new fields do, inside of structs too. A record is refused with all its rows, a row of
 //! a file alone.
 
@@ -82,6 +89,8 @@ use crate::{
 use avro::AvroDecoder;
 use fault::Fault;
 use json::JsonDecoder;
+use json_schema::JsonSchemaDecoder;
+use protobuf::ProtobufDecoder;
 use shape::Shape;
 use typed::{Part, Source, TypedDecoder};
 
@@ -92,13 +101,16 @@ mod column;
 mod conform;
 mod decimal;
 mod fault;
+mod groups;
 mod history;
 mod infer;
 mod json;
+mod json_schema;
 mod merge;
 mod metadata;
 mod object;
 mod pointer;
+mod protobuf;
 mod record;
 mod registry;
 mod shape;
@@ -134,8 +146,12 @@ pub struct Decoder {
     shape: Shape,
     /// For values of JSON.
     json: JsonDecoder,
+    /// For values of JSON behind a schema's number.
+    json_schema: JsonSchemaDecoder,
     /// For values of Avro.
     avro: AvroDecoder,
+    /// For values of Protobuf.
+    protobuf: ProtobufDecoder,
     /// For values of Arrow IPC, and for rows that are typed already.
     typed: TypedDecoder,
 }
@@ -146,15 +162,18 @@ impl Decoder {
         let shape = Shape::new(config)?;
         let json = JsonDecoder::new(&shape)?;
         let avro = AvroDecoder::new(config.schemas.avro_file.as_deref())?;
-        Ok(Self { format: config.format, shape, json, avro, typed: TypedDecoder::default() })
+        let descriptors = config.schemas.protobuf_file.as_ref();
+        let protobuf = ProtobufDecoder::new(descriptors.map(|(file, message)| (file.as_path(), message.as_str())))?;
+        let (json_schema, typed) = (JsonSchemaDecoder::default(), TypedDecoder::default());
+        Ok(Self { format: config.format, shape, json, json_schema, avro, protobuf, typed })
     }
 
     /// The schema of the rows; `None` until it is inferred.
     #[must_use]
     pub fn schema(&self) -> Option<&SchemaRef> {
         match self.format {
-            ValueFormat::Json | ValueFormat::ArrowIpc | ValueFormat::Avro => self.shape.schema.as_ref(),
             ValueFormat::Raw => Some(&ENVELOPE_SCHEMA),
+            _ => self.shape.schema.as_ref(),
         }
     }
 
@@ -174,6 +193,8 @@ impl Decoder {
     pub async fn prepare(&mut self, registry: &Registry, envelope: &Envelope) -> Result<(), PipelineError> {
         match self.format {
             ValueFormat::Avro => self.avro.prepare(registry, envelope).await,
+            ValueFormat::Protobuf => self.protobuf.prepare(registry, envelope).await,
+            ValueFormat::JsonSchema => self.json_schema.prepare(registry, envelope).await,
             ValueFormat::Json | ValueFormat::ArrowIpc | ValueFormat::Raw => Ok(()),
         }
     }
@@ -184,6 +205,8 @@ impl Decoder {
             ValueFormat::Json => self.json.decode(&mut self.shape, envelope),
             ValueFormat::ArrowIpc => arrow::decode(&mut self.typed, &mut self.shape, envelope),
             ValueFormat::Avro => self.avro.decode(&mut self.typed, &mut self.shape, envelope),
+            ValueFormat::Protobuf => self.protobuf.decode(&mut self.typed, &mut self.shape, envelope),
+            ValueFormat::JsonSchema => self.json_schema.decode(&mut self.json, &mut self.shape, envelope),
             ValueFormat::Raw => as_it_is(envelope),
         }
     }

@@ -52,8 +52,17 @@ pub(super) struct Registered {
     pub(super) kind: String,
     /// Its text.
     pub(super) text: String,
-    /// Texts of those that it refers to, each behind those that it refers to itself.
-    pub(super) references: Vec<String>,
+    /// Those that it refers to, each behind those that it refers to itself.
+    pub(super) references: Vec<Reference>,
+}
+
+/// A schema that another one refers to.
+#[derive(Debug)]
+pub(super) struct Reference {
+    /// The name by which it does: a type of Avro, an import of Protobuf.
+    pub(super) name: String,
+    /// Its text.
+    pub(super) text: String,
 }
 
 /// What the registry says about a number.
@@ -181,15 +190,15 @@ impl Registry {
         push_references(&answer, &mut waiting);
         while let Some(next) = waiting.pop() {
             match next {
-                Waiting::Text(text) => references.push(text),
-                Waiting::Path(path) if !seen.insert(path.clone()) => {}
-                Waiting::Path(path) => {
+                Waiting::Known(reference) => references.push(reference),
+                Waiting::Path(_, path) if !seen.insert(path.clone()) => {}
+                Waiting::Path(name, path) => {
                     if seen.len() > REFERENCES_MAX {
                         let words = format!("it refers to more than {REFERENCES_MAX} schemas");
                         return Err(Failure::Missing(words));
                     }
                     let answer = self.insist(&path).await?;
-                    waiting.push(Waiting::Text(schema_text(&answer)?));
+                    waiting.push(Waiting::Known(Reference { name, text: schema_text(&answer)? }));
                     push_references(&answer, &mut waiting);
                 }
             }
@@ -292,10 +301,10 @@ impl Registry {
 
 /// What is left to do for references.
 enum Waiting {
-    /// To be asked for.
-    Path(String),
+    /// To be asked for under a path; its name.
+    Path(String, String),
     /// To be kept, once its own references are.
-    Text(String),
+    Known(Reference),
 }
 
 /// Notes the references of an answer, so that the first is asked for first.
@@ -304,7 +313,8 @@ fn push_references(answer: &Value, waiting: &mut Vec<Waiting>) {
         let subject = reference.get("subject").and_then(Value::as_str).unwrap_or_default();
         let version = reference.get("version").and_then(Value::as_i64).unwrap_or(-1);
         let subject = utf8_percent_encode(subject, NON_ALPHANUMERIC);
-        waiting.push(Waiting::Path(format!("/subjects/{subject}/versions/{version}")));
+        let name = reference.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        waiting.push(Waiting::Path(name, format!("/subjects/{subject}/versions/{version}")));
     }
 }
 

@@ -132,6 +132,85 @@ fn avro_without_a_registry() -> anyhow::Result<()> {
     })
 }
 
+/// The types of the messages that Python writes, as a registry has them.
+const PROTO: &str = r#"
+    syntax = "proto3";
+    package shop;
+    import "google/protobuf/timestamp.proto";
+    import "google/protobuf/wrappers.proto";
+    import "shop/kind.proto";
+    message Unused { int32 a = 1; }
+    message Order {
+        message Inner { sint64 x = 1; repeated string y = 2; }
+        int64 a_int64 = 1; bool a_bool = 2; int32 a_int32 = 3; sint32 a_sint32 = 4; fixed32 a_fixed32 = 5; sfixed64 a_sfixed64 = 6;
+        uint32 a_uint32 = 7; uint64 a_uint64 = 8; float a_float = 9; double a_double = 10; string a_string = 11; bytes a_bytes = 12;
+        Kind kind = 20; Inner inner = 21; repeated Inner more = 22; repeated int32 numbers = 23; map<string, double> prices = 24;
+        google.protobuf.Timestamp at = 25; google.protobuf.Int64Value maybe = 26;
+        oneof either { int64 left = 27; string right = 28; }
+        optional int32 chosen = 300;
+    }
+"#;
+
+/// A file that it imports.
+const PROTO_KIND: &str = "syntax = \"proto3\"; package shop; enum Kind { NEW = 0; OLD = 1; ODD = 2; }";
+
+/// Scenario: Google's Protobuf writes messages of most kinds of fields; their types are in a registry, in two files of which one imports
+/// the other, and then in a file of descriptors. Among them is a damaged one.
+/// Guarantees: DuckDB reads the same values in the same types, both ways; the damaged one is a dead letter.
+#[test]
+fn protobuf_with_a_registry_and_with_descriptors() -> anyhow::Result<()> {
+    for has_registry in [true, false] {
+        scenario(&format!("protobuf-{has_registry}"), |workspace| {
+            let (kafka, registry) = (kafka()?, registry()?);
+            let (prefix, source) = if has_registry {
+                let (subject, kinds) = (unique("orders"), unique("kinds"));
+                registry.register(&kinds, "PROTOBUF", PROTO_KIND, &[])?;
+                let id = registry.register(&subject, "PROTOBUF", PROTO, &[("shop/kind.proto", &kinds)])?;
+                let source = format!("  schema_registry: {{url: \"{}\"}}\n", registry.url());
+                // The second type of the file.
+                (format!("00{id:08x}0202"), source)
+            } else {
+                write(workspace, json!({"do": "schemas"}))?;
+                (String::new(), "  protobuf: {descriptor_file: order.desc, message: shop.Order}\n".to_owned())
+            };
+            write(workspace, json!({"do": "protobuf", "prefix": prefix}))?;
+            let mut all = values(workspace)?;
+            let damaged = all.last().and_then(|value| value.get(..value.len() - 1)).context("a value")?.to_vec();
+            all.push(damaged);
+            let topic = prepare(workspace, kafka, all, &format!("  value_format: protobuf\n{source}"))?;
+            workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+            check(workspace, &topic, 1)
+        })?;
+    }
+    Ok(())
+}
+
+/// Scenario: JSON behind the number of a schema, whose types say more than the records do.
+/// Guarantees: fields have the schema's types: integers in a field of numbers are floats, dates are dates, a field without a value has
+/// a column.
+#[test]
+fn json_with_a_registry() -> anyhow::Result<()> {
+    scenario("json-schema", |workspace| {
+        let (kafka, registry) = (kafka()?, registry()?);
+        let number = json!({"type": "number"});
+        let schema = json!({"type": "object", "properties": {
+            "id": {"type": "integer"}, "amount": number, "note": {"type": ["null", "string"]},
+            "day": {"type": "string", "format": "date"}, "at": {"type": "string", "format": "date-time"},
+            "tags": {"type": "array", "items": {"type": "string"}}, "here": {"type": "object", "properties": {"x": number}},
+            "never": {"oneOf": [{"type": "null"}, number]},
+        }});
+        let id = registry.register(&unique("orders"), "JSON", &schema.to_string(), &[])?;
+        write(workspace, json!({"do": "json_schema", "ids": [id]}))?;
+        let mut all = values(workspace)?;
+        let text_as_number = [&[0][..], &id.to_be_bytes(), b"{\"id\": 1, \"amount\": \"x\"}"].concat();
+        all.extend([text_as_number, b"{\"id\": 1}".to_vec()]);
+        let source = format!("  value_format: json_schema\n  schema_registry: {{url: \"{}\"}}\n", registry.url());
+        let topic = prepare(workspace, kafka, all, &source)?;
+        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        check(workspace, &topic, 2)
+    })
+}
+
 /// Scenario: the registry is away when the program starts, comes, and goes and comes again in the middle.
 /// Guarantees: the program waits, says so, and loses nothing.
 #[test]

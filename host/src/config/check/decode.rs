@@ -22,6 +22,18 @@ pub(super) const METADATA_COLUMNS: [(&str, MetadataColumn); 5] = [
     ("key", MetadataColumn::Key),
 ];
 
+impl Values {
+    /// The format, where no line of a file can hold it.
+    pub(super) fn without_lines(&self) -> Option<&'static str> {
+        match self.format {
+            ValueFormat::Avro => Some("avro"),
+            ValueFormat::Protobuf => Some("protobuf"),
+            ValueFormat::JsonSchema => Some("json_schema"),
+            ValueFormat::Json | ValueFormat::ArrowIpc | ValueFormat::Raw => None,
+        }
+    }
+}
+
 /// What `source` says about its values.
 #[derive(Clone, Debug)]
 pub(super) struct Values {
@@ -41,14 +53,11 @@ pub(super) fn values(source: &Section<'_>, folder: &Path) -> Values {
         ("json", ValueFormat::Json),
         ("arrow_ipc", ValueFormat::ArrowIpc),
         ("avro", ValueFormat::Avro),
+        ("protobuf", ValueFormat::Protobuf),
+        ("json_schema", ValueFormat::JsonSchema),
         ("raw", ValueFormat::Raw),
     ];
-    let format = source.get_or("value_format", ValueFormat::Json, |text| match text {
-        "protobuf" | "json_schema" => {
-            Err(format!("this version does not serve {text} yet; it serves json, arrow_ipc, avro and raw"))
-        }
-        _ => choice(text, &formats),
-    });
+    let format = source.get_or("value_format", ValueFormat::Json, |text| choice(text, &formats));
     let payload_pointer = source.get("payload_pointer", json_pointer).unwrap_or_default();
     if !payload_pointer.is_empty() && format != ValueFormat::Json {
         source.fault("payload_pointer", "has no meaning without `value_format: json`");
@@ -64,22 +73,44 @@ pub(super) fn values(source: &Section<'_>, folder: &Path) -> Values {
 
 /// Where schemas come from; without a place each value of Avro is a file with its schema in it.
 fn schemas(source: &Section<'_>, format: ValueFormat, folder: &Path) -> SchemaSources {
-    let (registry, avro) = (source.section("schema_registry"), source.section("avro"));
-    let (has_registry, has_avro) = (registry.is_there(), avro.is_there());
-    if format != ValueFormat::Avro {
-        for (key, _) in [("schema_registry", has_registry), ("avro", has_avro)].into_iter().filter(|(_, has)| *has) {
-            source.fault(key, "has no meaning without `value_format: avro`");
+    let (registry, avro, protobuf) =
+        (source.section("schema_registry"), source.section("avro"), source.section("protobuf"));
+    let (has_registry, has_avro, has_protobuf) = (registry.is_there(), avro.is_there(), protobuf.is_there());
+    let takes_numbers = matches!(format, ValueFormat::Avro | ValueFormat::Protobuf | ValueFormat::JsonSchema);
+    for (key, is_there, fits, wanted) in [
+        ("schema_registry", has_registry, takes_numbers, "avro, protobuf or json_schema"),
+        ("avro", has_avro, format == ValueFormat::Avro, "avro"),
+        ("protobuf", has_protobuf, format == ValueFormat::Protobuf, "protobuf"),
+    ] {
+        if is_there && !fits {
+            source.fault(key, format!("has no meaning without `value_format: {wanted}`"));
+        } else if is_there && has_registry && key != "schema_registry" {
+            source.fault(key, "stands beside `schema_registry`; records have the one or the other, leave one out");
         }
-    } else if has_registry && has_avro {
-        source.fault("avro", "stands beside `schema_registry`; records have the one or the other, leave one out");
+    }
+    match format {
+        ValueFormat::Protobuf if !has_registry && !has_protobuf => source.fault(
+            "value_format",
+            "protobuf needs `schema_registry: {url: ...}` or `protobuf: {descriptor_file: ..., message: ...}`",
+        ),
+        ValueFormat::JsonSchema if !has_registry => {
+            source.fault("value_format", "json_schema needs `schema_registry: {url: ...}`");
+        }
+        _ => {}
     }
     let avro_file = has_avro.then(|| {
         let _ = avro.required_text("schema_file", "a file with the Avro schema of the records");
         redis::file(&avro, folder, "schema_file", "a file with an Avro schema")
     });
     avro.finish();
+    let protobuf_file = has_protobuf.then(|| {
+        let _ = protobuf.required_text("descriptor_file", "a file that protoc wrote with --descriptor_set_out");
+        let message = protobuf.required_text("message", "the full name of the records' type, such as shop.Order");
+        redis::file(&protobuf, folder, "descriptor_file", "a file of descriptors").zip(message)
+    });
+    protobuf.finish();
     let registry = if has_registry { Some(self::registry(registry, folder)) } else { None };
-    SchemaSources { registry, avro_file: avro_file.flatten() }
+    SchemaSources { registry, avro_file: avro_file.flatten(), protobuf_file: protobuf_file.flatten() }
 }
 
 /// A schema registry.

@@ -64,6 +64,12 @@ pub(super) fn read(section: Section<'_>, pipeline: &Section<'_>, folder: &Path) 
         }
         Some(Kind::File) => {
             let files = files(&section, folder);
+            if let Some(name) = values.without_lines() {
+                let message = format!(
+                    "{name} is for records of Kafka and Redis; files hold lines of JSON, Arrow or Parquet, which is told by their bytes"
+                );
+                section.fault("value_format", message);
+            }
             section.only_with("type: kafka", &KAFKA_KEYS);
             section.only_with("type: kafka", &["extra_config"]);
             section.only_with("type: kafka, type: redis", &["start"]);

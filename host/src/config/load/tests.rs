@@ -223,7 +223,7 @@ fn values_of_a_source_are_checked() {
     assert_eq!(faults_of_source("batch_timeout: 0"), "source.batch_timeout: must be more than 0");
     assert_eq!(
         faults_of_source("value_format: protobuf"),
-        "source.value_format: this version does not serve protobuf yet; it serves json, arrow_ipc, avro and raw"
+        "source.value_format: protobuf needs `schema_registry: {url: ...}` or `protobuf: {descriptor_file: ..., message: ...}`"
     );
     assert_eq!(
         faults_of_source("group_id: ''"),
@@ -822,4 +822,27 @@ fn payloads_tombstones_and_how_json_writes_fields() {
     let message = faults_of_line(fields);
     assert!(message.contains("encoding: belongs to fields of type binary"), "{message}");
     assert!(message.contains("epoch: belongs to fields of type timestamp"), "{message}");
+}
+
+#[test]
+fn schemas_of_values_are_checked() {
+    let of = |text: &str| faults(&format!("source: {{{text}}}\nsink: {{type: local, base_path: lake}}"));
+    let kafka = "type: kafka, bootstrap_servers: [h:9], topics: [t], group_id: g";
+    let schemas = of(&format!("{kafka}, value_format: json, schema_registry: {{url: 'http://h:8081'}}"));
+    assert_eq!(
+        schemas,
+        "orders.yaml:1: source.schema_registry: has no meaning without `value_format: avro, protobuf or json_schema`"
+    );
+    let schemas = of(&format!("{kafka}, value_format: json_schema"));
+    assert_eq!(schemas, "orders.yaml:1: source.value_format: json_schema needs `schema_registry: {url: ...}`");
+    let schemas = of(&format!("{kafka}, value_format: avro, schema_registry: {{url: 'h:8081', password: x}}"));
+    assert!(
+        schemas.contains("source.schema_registry.url: expected an address such as http://localhost:8081"),
+        "{schemas}"
+    );
+    assert!(schemas.contains("source.schema_registry.password: is there without `username`"), "{schemas}");
+    let schemas = of(&format!("{kafka}, value_format: protobuf, protobuf: {{message: a.B}}"));
+    assert!(schemas.contains("source.protobuf.descriptor_file"), "{schemas}");
+    let schemas = of("type: file, paths: ['-'], value_format: avro");
+    assert!(schemas.contains("source.value_format: avro is for records of Kafka and Redis"), "{schemas}");
 }

@@ -7,8 +7,9 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Decoded,
-    cells::{Column, Room},
+    cells::Room,
     fault::Fault,
+    groups::{Groups, new_column},
     registry::{Registered, Registry},
     shape::Shape,
     tombstone::{self, Tombstone},
@@ -36,16 +37,6 @@ pub(super) struct AvroDecoder {
     known: Known<Node>,
     /// The schema of the last Avro file, by its text: most have the same one.
     of_files: Option<(String, Arc<Node>)>,
-}
-
-/// Rows of one schema under construction.
-struct Group {
-    /// Their schema.
-    schema: Arc<Node>,
-    /// Them.
-    rows: Column,
-    /// The record of each.
-    records: Vec<u32>,
 }
 
 /// The plan for a schema of the registry.
@@ -80,8 +71,7 @@ impl AvroDecoder {
 
     /// Decodes the records of a batch.
     pub(super) fn decode(&mut self, typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
-        let (mut groups, mut parts): (Vec<Group>, Vec<Part>) = (Vec::new(), Vec::new());
-        let (mut refused, mut skipped) = (Vec::new(), 0);
+        let (mut groups, mut parts, mut refused, mut skipped) = (Groups::new(), Vec::new(), Vec::new(), 0);
         let mut room = Room::new();
         for (number, value) in (0u32..).zip(envelope.values()) {
             match value {
@@ -102,15 +92,7 @@ impl AvroDecoder {
                 },
             }
         }
-        for mut group in groups {
-            match group.rows.take_rows() {
-                Ok(rows) => parts.push(Part { rows, source: Source::Each(group.records) }),
-                Err(error) => {
-                    let fault = Fault { code: "decode-failed", message: error.to_string() };
-                    refused.extend(group.records.into_iter().map(|record| (record, fault.clone())));
-                }
-            }
-        }
+        groups.finish(&mut parts, &mut refused);
         Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
     }
 
@@ -122,7 +104,7 @@ impl AvroDecoder {
             None => (container.schema.to_owned(), Arc::new(schema::parse(container.schema, &[])?)),
         };
         let node = Arc::clone(&self.of_files.insert(schema).1);
-        let mut rows = new_column(&node)?;
+        let mut rows = new_column(&node.data_type)?;
         room.next_record();
         if let Err(fault) = container.read(&node, &mut rows, room) {
             room.give_back();
@@ -134,41 +116,22 @@ impl AvroDecoder {
     }
 
     /// Reads one record into the rows of its schema.
-    fn read(&self, value: &[u8], number: u32, groups: &mut Vec<Group>, room: &mut Room) -> Result<(), Fault> {
+    fn read(&self, value: &[u8], number: u32, groups: &mut Groups<Node>, room: &mut Room) -> Result<(), Fault> {
         let (schema, body) = if let Some(schema) = &self.fixed {
             (schema, value)
         } else {
             let (id, body) = wire::header(value)?;
             (self.known.get(id)?, body)
         };
-        let known = groups.iter().position(|group| Arc::ptr_eq(&group.schema, schema));
-        let position = known.unwrap_or(groups.len());
-        if known.is_none() {
-            groups.push(Group { schema: Arc::clone(schema), rows: new_column(schema)?, records: Vec::new() });
-        }
-        let Some(group) = groups.get_mut(position) else { return Ok(()) };
-        room.next_record();
-        let mut bytes = Bytes(body);
-        let read = read::value(schema, &mut bytes, &mut group.rows, room).and_then(|()| match bytes.0.len() {
-            0 => Ok(()),
-            more => Err(read::bad(&format!("{more} bytes behind the record"))),
-        });
-        if read.is_ok() {
-            group.records.push(number);
-        } else {
-            group.rows.truncate(group.records.len());
-            room.give_back();
-        }
-        read
+        groups.read((schema, &schema.data_type), number, room, |rows, room| {
+            let mut bytes = Bytes(body);
+            read::value(schema, &mut bytes, rows, room)?;
+            match bytes.0.len() {
+                0 => Ok(()),
+                more => Err(read::bad(&format!("{more} bytes behind the record"))),
+            }
+        })
     }
-}
-
-/// A column for rows of a schema.
-fn new_column(schema: &Node) -> Result<Column, Fault> {
-    Column::new(&schema.data_type).ok_or_else(|| Fault {
-        code: "unsupported-type",
-        message: "the schema has a type that no column holds".to_owned(),
-    })
 }
 
 #[cfg(test)]

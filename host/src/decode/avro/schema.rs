@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::super::{
     fault::{Fault, excerpt},
+    registry::Reference,
     types::{UTC, list_of, map_of},
 };
 
@@ -80,10 +81,10 @@ struct Reader {
 }
 
 /// The plan for a schema whose references come first.
-pub(super) fn parse(text: &str, references: &[String]) -> Result<Node, Fault> {
+pub(super) fn parse(text: &str, references: &[Reference]) -> Result<Node, Fault> {
     let mut reader = Reader::default();
-    for text in references {
-        reader.node(&json(text)?, "")?;
+    for reference in references {
+        reader.node(&json(&reference.text)?, "")?;
     }
     let node = reader.node(&json(text)?, "")?;
     match node.kind {
