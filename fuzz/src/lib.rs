@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::{Arc, LazyLock},
 };
 
@@ -66,6 +67,33 @@ pub fn arrow_ipc(data: &[u8]) {
             ensure_sound(&batch);
         }
     }
+}
+
+/// An Avro file with its schema in it, or a record of Avro, behind a byte that selects what happens on changes.
+pub fn avro(data: &[u8]) {
+    let schemas = SchemaSources { avro_file: Some(SCHEMAS.join("order.avsc")), ..SchemaSources::default() };
+    behind_a_schema(data, ValueFormat::Avro, schemas);
+}
+
+/// A message of Protobuf, the same.
+pub fn protobuf(data: &[u8]) {
+    let file = (SCHEMAS.join("order.desc"), "shop.Order".to_owned());
+    behind_a_schema(
+        data,
+        ValueFormat::Protobuf,
+        SchemaSources { protobuf_file: Some(file), ..SchemaSources::default() },
+    );
+}
+
+/// Where the schemas of these two are.
+static SCHEMAS: LazyLock<PathBuf> = LazyLock::new(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas"));
+
+/// Decodes a value twice in one batch, and once more in the next.
+fn behind_a_schema(data: &[u8], format: ValueFormat, schemas: SchemaSources) {
+    let Some((mode, value)) = data.split_first() else { return };
+    let mut decoder = Decoder::new(&DecodeConfig { schemas, ..decode_config(*mode, format) }).unwrap();
+    check(&decoder.decode(&envelope(&[value, value])), 2);
+    check(&decoder.decode(&envelope(&[value])), 1);
 }
 
 /// A configuration file. What loads can be printed.

@@ -110,6 +110,16 @@ fn arrow_ipc_is_decoded_or_refused() {
 }
 
 #[test]
+fn avro_is_decoded_or_refused() {
+    run("avro", avro);
+}
+
+#[test]
+fn protobuf_is_decoded_or_refused() {
+    run("protobuf", protobuf);
+}
+
+#[test]
 fn configurations_load_or_are_refused() {
     run("configuration", configuration);
 }

@@ -1,22 +1,25 @@
-//! `fs-data-sink schema infer`: what the records of files look like, as a `schema:` block to paste into a configuration.
+//! `fs-data-sink schema infer`: what the records of files or of topics look like, as a `schema:` block to paste into a configuration.
 //!
 //! It is the schema that a pipeline without one would have after these records: the same source, the same decoder.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
 
 use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use super::{BAD_CONFIGURATION, DONE, FAILED, answer, tell};
 use crate::{
     config::{
-        DecodeConfig, Delivery, ErrorHandling, FileConfig, OnNewField, OnTombstone, OnTypeChange, RunConfig,
-        SchemaSources, SourceConfig, SourceKind, ValueFormat, json_pointer, schema_yaml,
+        DecodeConfig, Delivery, ErrorHandling, FileConfig, KafkaStart, OnNewField, OnTombstone, OnTypeChange,
+        RunConfig, SchemaSources, SourceConfig, SourceKind, ValueFormat, json_pointer,
+        load::{self, Inputs},
+        schema_yaml,
     },
-    decode::Decoder,
+    decode::{Decoder, Registry},
     error::PipelineError,
     memory::MemoryBudget,
     source::{self, LaneContext, SourceEvent},
@@ -32,14 +35,14 @@ const MEMORY_BYTES: usize = 128 << 20;
 /// Schemas.
 #[derive(Debug, Subcommand)]
 pub(super) enum SchemaCommand {
-    /// Print the schema of files as a `schema:` block for a configuration.
+    /// Print the schema of files, or of topics, as a `schema:` block for a configuration.
     Infer(InferArguments),
 }
 
 /// What `schema infer` takes.
 #[derive(Debug, Args)]
 pub(super) struct InferArguments {
-    /// Files of JSON lines, Arrow IPC or Parquet; patterns; - for standard input.
+    /// Files of JSON lines, Arrow IPC or Parquet; patterns; - for standard input. With --from-topic the configuration of a pipeline.
     #[arg(value_name = "FILE", required = true)]
     paths: Vec<String>,
     /// Look at so many records at most; 0 for all.
@@ -48,6 +51,9 @@ pub(super) struct InferArguments {
     /// The part of each JSON record that is read, for instance /payload/after.
     #[arg(long, value_name = "POINTER")]
     payload_pointer: Option<String>,
+    /// Read the topics of a pipeline with a Kafka source, from their beginning and beside the pipeline.
+    #[arg(long)]
+    from_topic: bool,
     /// Scalars of different types become text instead of being refused.
     #[arg(long)]
     mixed_as_string: bool,
@@ -68,11 +74,17 @@ pub(super) fn main(command: &SchemaCommand) -> u8 {
             for line in &found.told {
                 tell(line);
             }
-            match &found.block {
-                Some(block) => answer(block.trim_end()),
-                None => tell("no record has a field with a value, so there is no schema"),
+            for (name, block) in &found.blocks {
+                if arguments.from_topic {
+                    answer(&format!("# {name}"));
+                }
+                answer(block.trim_end());
             }
-            if found.block.is_some() { DONE } else { FAILED }
+            if found.blocks.is_empty() {
+                tell("no record has a field with a value, so there is no schema");
+                return FAILED;
+            }
+            DONE
         }
         Err(error) => {
             tell(&format!("fs-data-sink: {}", error.full_message()));
@@ -84,69 +96,139 @@ pub(super) fn main(command: &SchemaCommand) -> u8 {
 /// What was found.
 #[derive(Debug)]
 struct Found {
-    /// The block.
-    block: Option<String>,
+    /// The block of each dataset, with its name.
+    blocks: Vec<(Arc<str>, String)>,
     /// What there is to say of the records, for people.
     told: Vec<String>,
 }
 
-/// Reads the files and lets a decoder infer.
+/// Where records are read from, and how they are decoded.
+struct Plan {
+    /// The source.
+    source: SourceConfig,
+    /// How its values are decoded.
+    decode: DecodeConfig,
+}
+
+/// Reads files, or a topic, and lets a decoder infer.
 fn infer(arguments: &InferArguments, payload_pointer: Vec<String>) -> Result<Found, PipelineError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| PipelineError::stop("the process cannot start its threads").because(error))?;
+    let plan = if arguments.from_topic { of_topic(arguments)? } else { of_files(arguments) };
     let on_type_change = if arguments.mixed_as_string { OnTypeChange::String } else { OnTypeChange::Widen };
-    let mut decoder = Decoder::new(&DecodeConfig {
-        format: ValueFormat::Json,
-        payload_pointer,
-        schemas: SchemaSources::default(),
+    let mut decode = DecodeConfig {
         on_tombstone: OnTombstone::Skip,
         declared_schema: None,
         on_new_field: OnNewField::Add,
         on_type_change,
         metadata_columns: Vec::new(),
-    })?;
+        ..plan.decode
+    };
+    if !payload_pointer.is_empty() {
+        decode.payload_pointer = payload_pointer;
+    }
     let limit = if arguments.records == 0 { u64::MAX } else { arguments.records };
-    let (records, refused) = runtime.block_on(read(arguments, &mut decoder, limit))?;
+    let looked = runtime.block_on(look(&plan.source, &decode, limit))?;
     // A thread may still wait for standard input.
     runtime.shutdown_background();
-    let mut told = vec![format!("looked at {records} records")];
+    let mut told = vec![format!("looked at {} records", looked.records)];
     let line = |(code, (count, message)): (&String, &(u64, String))| format!("{count} refused, {code}: {message}");
-    told.extend(refused.iter().map(line));
-    Ok(Found { block: decoder.schema().map(|schema| schema_yaml(schema)), told })
+    told.extend(looked.refused.iter().map(line));
+    let block = |(name, decoder): (&Arc<str>, &Decoder)| Some((Arc::clone(name), schema_yaml(decoder.schema()?)));
+    Ok(Found { blocks: looked.decoders.iter().filter_map(block).collect(), told })
 }
 
-/// Reads records up to a limit: how many, and for each code how many were refused and a reason.
-async fn read(
-    arguments: &InferArguments,
-    decoder: &mut Decoder,
-    limit: u64,
-) -> Result<(u64, BTreeMap<String, (u64, String)>), PipelineError> {
+/// Files.
+fn of_files(arguments: &InferArguments) -> Plan {
     let kind = SourceKind::File(FileConfig { paths: arguments.paths.clone() });
-    let config = SourceConfig { kind, batch_rows_max: BATCH_ROWS, batch_timeout: Duration::from_millis(250) };
-    let mut stream = source::start(&config, context())?;
-    let (mut records, mut refused) = (0u64, BTreeMap::new());
+    let source = SourceConfig { kind, batch_rows_max: BATCH_ROWS, batch_timeout: Duration::from_millis(250) };
+    let decode = DecodeConfig {
+        format: ValueFormat::Json,
+        payload_pointer: Vec::new(),
+        schemas: SchemaSources::default(),
+        on_tombstone: OnTombstone::Skip,
+        declared_schema: None,
+        on_new_field: OnNewField::Add,
+        on_type_change: OnTypeChange::Widen,
+        metadata_columns: Vec::new(),
+    };
+    Plan { source, decode }
+}
+
+/// The topics of a pipeline, from their beginning, by a group of our own, of which nothing is left behind.
+fn of_topic(arguments: &InferArguments) -> Result<Plan, PipelineError> {
+    let environment = load::read_environment().map_err(|faults| PipelineError::stop(faults.to_string()))?;
+    let paths = arguments.paths.iter().map(Into::into).collect();
+    let config = load::load(&Inputs { paths, environment, ..Inputs::default() })
+        .map_err(|faults| PipelineError::stop(faults.to_string()))?;
+    let [pipeline] = config.pipelines.as_slice() else {
+        return Err(PipelineError::stop("--from-topic takes the configuration of one pipeline"));
+    };
+    let mut source = pipeline.source.clone();
+    let SourceKind::Kafka(kafka) = &mut source.kind else {
+        return Err(PipelineError::stop(format!("pipeline {} has no Kafka source, so no topic", pipeline.name)));
+    };
+    if pipeline.decode.format == ValueFormat::Raw {
+        return Err(PipelineError::stop("value_format is raw: only a plugin knows what the records hold"));
+    }
+    kafka.group_id = format!("{}-schema-{}", kafka.group_id, uuid::Uuid::new_v4());
+    kafka.extra_config.retain(|(name, _)| name != "group.instance.id");
+    kafka.start = Some(KafkaStart::Earliest);
+    kafka.start_offsets.clear();
+    Ok(Plan { source, decode: pipeline.decode.clone() })
+}
+
+/// What was seen.
+#[derive(Default)]
+struct Looked {
+    /// A decoder for each dataset.
+    decoders: BTreeMap<Arc<str>, Decoder>,
+    /// How many records.
+    records: u64,
+    /// For each code how many were refused and a reason.
+    refused: BTreeMap<String, (u64, String)>,
+}
+
+/// Reads records up to a limit.
+async fn look(source: &SourceConfig, decode: &DecodeConfig, limit: u64) -> Result<Looked, PipelineError> {
+    // A topic that is missing is waited for elsewhere; here nobody wants to.
+    source::check(source).await?;
+    let (mut looked, context) = (Looked::default(), context());
+    let registry = decode.schemas.registry.as_ref();
+    let registry = registry
+        .map(|registry| Registry::new(registry, CancellationToken::new(), context.metrics.clone()))
+        .transpose()?;
+    let mut stream = source::start(source, context)?;
     while let Some(event) = stream.events.recv().await {
         match event {
             SourceEvent::Batch(raw) => {
-                let decoded = match &raw.rows {
-                    Some(rows) => decoder.decode_rows(&raw.envelope, rows),
-                    None => decoder.decode(&raw.envelope),
+                let decoder = match looked.decoders.entry(Arc::clone(&raw.dataset)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(place) => place.insert(Decoder::new(decode)?),
+                };
+                let decoded = match (&raw.rows, &registry) {
+                    (Some(rows), _) => decoder.decode_rows(&raw.envelope, rows),
+                    (None, None) => decoder.decode(&raw.envelope),
+                    (None, Some(registry)) => {
+                        decoder.prepare(registry, &raw.envelope).await?;
+                        decoder.decode(&raw.envelope)
+                    }
                 };
                 for rejection in decoded.rejected {
-                    let known = refused.entry(rejection.code).or_insert((0, rejection.message));
+                    let known = looked.refused.entry(rejection.code).or_insert((0, rejection.message));
                     known.0 += rejection.rows.len() as u64;
                 }
-                records += raw.envelope.len() as u64;
-                if records >= limit {
+                looked.records += raw.envelope.len() as u64;
+                if looked.records >= limit {
                     stream.control.stop();
                     break;
                 }
             }
             SourceEvent::Refused { raw, code, message } => {
-                records += raw.envelope.len() as u64;
-                let known = refused.entry(code.to_owned()).or_insert((0, message));
+                looked.records += raw.envelope.len() as u64;
+                let known = looked.refused.entry(code.to_owned()).or_insert((0, message));
                 known.0 += raw.envelope.len() as u64;
             }
             // Nothing is committed here.
@@ -156,7 +238,8 @@ async fn read(
             SourceEvent::Assigned { .. } | SourceEvent::Missing(_) | SourceEvent::Lost { .. } => {}
         }
     }
-    Ok((records, refused))
+    stream.control.close().await;
+    Ok(looked)
 }
 
 /// The least that a source works with.
@@ -209,12 +292,13 @@ mod tests {
             paths: vec![lines.display().to_string()],
             records: 0,
             payload_pointer: None,
+            from_topic: false,
             mixed_as_string: false,
         };
         let found = infer(&arguments, Vec::new()).unwrap();
         assert_eq!(found.told[0], "looked at 3 records");
         assert!(found.told[1].starts_with("1 refused, bad-json: "), "{:?}", found.told);
-        let block = found.block.unwrap();
+        let (_, block) = found.blocks.first().unwrap();
         let source = format!("source: {{type: file, paths: [{:?}]}}", arguments.paths[0]);
         let path = folder.path().join("pasted.yaml");
         std::fs::write(&path, format!("{source}\nsink: {{type: local, base_path: lake}}\n{block}")).unwrap();

@@ -340,3 +340,93 @@ async fn body(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error>
     }
     Ok(Some(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{config::Secret, error::Verdict};
+
+    /// A registry that gives these answers, one after the other and the last one for ever; how many it gave, and the last request.
+    async fn answers(all: &'static [(u16, &'static str)]) -> (String, Arc<AtomicUsize>, Arc<Mutex<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (given, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(String::new())));
+        let (count, request) = (Arc::clone(&given), Arc::clone(&asked));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut bytes = vec![0; 4096];
+                let length = stream.read(&mut bytes).await.unwrap();
+                *request.lock().unwrap() = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let (status, body) = all[number.min(all.len() - 1)];
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (url, given, asked)
+    }
+
+    /// A client of it.
+    fn client(url: &str) -> Registry {
+        let config = RegistryConfig {
+            urls: vec![url.to_owned()],
+            username: Some("kim".to_owned()),
+            password: Some(Secret::new("geheim-4711".to_owned())),
+            bearer_token: None,
+            ca_file: None,
+            identity: None,
+            timeout: Duration::from_secs(5),
+        };
+        Registry::new(&config, CancellationToken::new(), Metrics::detached()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_is_busy_is_asked_again_and_what_it_said_is_kept() {
+        let (url, given, asked) = answers(&[(503, ""), (429, "{}"), (200, r#"{"schema": "\"string\""}"#)]).await;
+        let registry = client(&url);
+        for _ in 0..3 {
+            let Answer::Known(schema) = registry.schema(7).await.unwrap() else { panic!("not known") };
+            assert_eq!((schema.kind.as_str(), schema.text.as_str()), ("AVRO", "\"string\""));
+        }
+        assert_eq!(given.load(Ordering::SeqCst), 3);
+        let asked = asked.lock().unwrap().clone();
+        assert!(asked.starts_with("GET /schemas/ids/7 "), "{asked}");
+        assert!(asked.contains("authorization: Basic a2ltOmdlaGVpbS00NzEx"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn what_it_has_not_is_no_failure_and_asked_for_once() {
+        let (url, given, _) = answers(&[(404, r#"{"error_code": 40403, "message": "Schema not found"}"#)]).await;
+        let registry = client(&url);
+        for _ in 0..2 {
+            let Answer::Unknown(words) = registry.schema(7).await.unwrap() else { panic!("known") };
+            assert!(words.starts_with("schema 7: the schema registry"), "{words}");
+        }
+        assert_eq!(given.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_no_registry_or_lets_us_not_in_ends_the_run() {
+        for (answer, words) in [
+            (&[(401, "{}")][..], "check username, password and bearer_token"),
+            (&[(404, "<html>")], "is the path in source.schema_registry.url right?"),
+            (&[(200, "<html>")], "something that is not JSON"),
+            (&[(301, "")], "is source.schema_registry.url right?"),
+        ] {
+            let (url, _, _) = answers(answer).await;
+            let error = client(&url).schema(7).await.unwrap_err();
+            let message = error.full_message();
+            assert!(error.verdict() == Verdict::Stop && message.contains(words), "{message}");
+            assert!(!message.contains("geheim"), "{message}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use fs_data_sink_tests::{
 };
 
 use crate::{
-    shared::{SHORT, kafka, scenario, unique},
+    shared::{LONG, SHORT, kafka, scenario, unique},
     topics::{compare_rows, record},
 };
 
@@ -65,5 +65,38 @@ fn a_topic_is_read_from_a_time_and_from_an_offset() -> anyhow::Result<()> {
                 .expect(1, &[&words])?;
         }
         Ok(())
+    })
+}
+
+/// Scenario: the schema of two topics is asked for while a pipeline has read one of them, of a topic that is empty, and of one that is
+/// not there.
+/// Guarantees: the block of each topic, from its beginning; the group of the pipeline is where it was; an empty topic has no schema, and one
+/// that is missing is named.
+#[test]
+fn the_schema_of_a_topic_is_printed() -> anyhow::Result<()> {
+    scenario("schema-from-topic", |workspace| {
+        let kafka = kafka()?;
+        let (orders, clicks, group) = (unique("orders"), unique("clicks"), unique("group"));
+        kafka.create_topic(&orders, 2)?;
+        kafka.create_topic(&clicks, 1)?;
+        kafka.produce(&orders, (0..100).map(|id| record(id, i32::from(id % 2 == 1))))?;
+        let configure = |topics: &str| {
+            let source = kafka_source(kafka.bootstrap(), topics, &group);
+            let configuration = Configuration::new("asked", source, local_sink(&workspace.path().join("lake")));
+            workspace.write("pipeline.yaml", configuration.yaml())
+        };
+        configure(&orders)?;
+        workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+        let before = kafka.group_offsets(&group, &orders)?;
+        let asked = workspace.run(&["schema", "infer", "--from-topic", "pipeline.yaml"], SHORT)?;
+        asked.expect(0, &["looked at 100 records", &format!("# {orders}"), "schema:", "name: id", "int64"])?;
+        anyhow::ensure!(kafka.group_offsets(&group, &orders)? == before, "the group has moved");
+        configure(&clicks)?;
+        workspace
+            .run(&["schema", "infer", "--from-topic", "pipeline.yaml"], SHORT)?
+            .expect(1, &["looked at 0 records", "there is no schema"])?;
+        let missing = unique("missing");
+        configure(&missing)?;
+        workspace.run(&["schema", "infer", "--from-topic", "pipeline.yaml"], SHORT)?.expect(1, &[&missing])
     })
 }

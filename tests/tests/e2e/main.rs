@@ -27,6 +27,7 @@ mod replay;
 mod secure;
 mod servers;
 mod shared;
+mod storm;
 mod telemetry;
 mod topics;
 mod typed_values;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use regex::Regex;
+
 use super::kafka;
 use crate::config::{DeadLetterConfig, KafkaConfig, KafkaLetterConfig, Secret, reader::Section, topics, value::choice};
 
@@ -58,6 +60,12 @@ pub(super) fn read(section: Section<'_>, source: Option<&KafkaConfig>, retry_tim
     config
 }
 
+/// Whether a topic of the source, or a pattern of topics, is or names this one.
+fn reads(read: &str, topic: &str) -> bool {
+    // librdkafka's patterns are POSIX's, of which these are a part.
+    read == topic || read.starts_with('^') && Regex::new(read).is_ok_and(|pattern| pattern.is_match(topic))
+}
+
 /// A topic.
 fn topic(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Duration) -> DeadLetterConfig {
     let topic = section.required_text("topic", "the name of a topic").unwrap_or_default();
@@ -70,7 +78,7 @@ fn topic(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Dur
         if let Err(message) = checked {
             section.fault("topic", message);
         }
-        if source.is_some_and(|source| source.topics.contains(&topic)) {
+        if source.is_some_and(|source| source.topics.iter().any(|read| reads(read, &topic))) {
             section.fault("topic", "is read by this pipeline's own source: refused records would come back for ever");
         }
     }

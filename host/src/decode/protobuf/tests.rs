@@ -52,7 +52,12 @@ fn rows(message: &[u8]) -> Result<RecordBatch, &'static str> {
 
 /// What a column shows in the only row.
 fn shown(message: &[u8], name: &str) -> String {
-    array_value_to_string(rows(message).unwrap().column_by_name(name).unwrap(), 0).unwrap()
+    let rows = rows(message).unwrap();
+    let mut column = Arc::clone(rows.column_by_name(name).unwrap());
+    if column.data_type().is_temporal() {
+        column = arrow_cast::cast(&column, &arrow_schema::DataType::Int64).unwrap();
+    }
+    array_value_to_string(&column, 0).unwrap()
 }
 
 #[test]
@@ -93,7 +98,7 @@ fn fields_come_in_any_order_and_more_than_once() {
 
 #[test]
 fn types_that_everybody_knows() {
-    assert_eq!(shown(&[0x3a, 4, 0x08, 1, 0x10, 5], "at"), "1970-01-01T00:00:01.000000005Z");
+    assert_eq!(shown(&[0x3a, 4, 0x08, 1, 0x10, 5], "at"), "1000000005");
     assert_eq!(shown(&[0x42, 0], "maybe"), "0");
     assert_eq!(shown(&[0x42, 2, 0x08, 4], "maybe"), "4");
     assert_eq!(shown(&[0x50, 9], "kind"), "9");

@@ -27,6 +27,19 @@ fn a_topic_beside_the_source_is_reached_as_the_source_is() {
 }
 
 #[test]
+fn a_topic_that_a_pattern_of_the_source_matches_is_a_loop() {
+    let of = |pattern: &str| {
+        let source = format!("source: {{type: kafka, bootstrap_servers: [h:9], topics: ['{pattern}'], group_id: g}}");
+        let text = format!(
+            "{source}\nsink: {{type: local, base_path: lake}}\ndead_letter: {{type: kafka, topic: orders-dead}}"
+        );
+        load_text(&text, &[], &[]).map(drop)
+    };
+    assert!(of("^orders.*").unwrap_err().contains("refused records would come back for ever"));
+    assert!(of("^orders-[0-9]+$").is_ok());
+}
+
+#[test]
 fn what_is_no_place_for_letters_is_said() {
     let of =
         |keys: &str| faults_of_line(&format!("dead_letter: {{{keys}}}")).replace("orders.yaml:3: dead_letter.", "");
