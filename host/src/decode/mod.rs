@@ -96,6 +96,7 @@ use typed::{Part, Source, TypedDecoder};
 
 mod arrow;
 mod avro;
+mod bytes;
 mod cells;
 mod column;
 mod conform;

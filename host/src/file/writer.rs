@@ -2,7 +2,8 @@
 //!
 //! Parquet's writer is not asynchronous: it encodes on the lane's own task, into memory, and after each row group the
 //! bytes are handed to the store, which uploads them in the background and lets the lane wait when too many are on
-//! their way. Where rows are to be sorted, they wait for their row group to be full ([`Sorter`]). A file that is dropped without being finished leaves nothing that a reader could see.
+//! their way. Where rows are to be sorted, they wait for their row group to be full ([`Sorter`]). A file that is dropped
+//! without being finished leaves nothing that a reader could see.
 
 use std::{
     io::{self, Write},

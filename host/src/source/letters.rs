@@ -54,11 +54,6 @@ pub(crate) async fn read(store: &Store, path: &Path) -> Result<Option<Vec<DeadLe
     Ok(Some(letters))
 }
 
-/// The store of a lane.
-fn open(letters: &LettersConfig, context: &LaneContext) -> Result<Store, PipelineError> {
-    Store::open(&letters.sink, &context.pipeline, context.metrics.clone(), tokio::runtime::Handle::current())
-}
-
 /// Reads the letters of one lane.
 pub(super) fn start(
     letters: &LettersConfig,
@@ -67,14 +62,7 @@ pub(super) fn start(
 ) -> Result<SourceStream, PipelineError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let control = LettersControl::default();
-    let reader = Reader {
-        store: open(letters, &context)?,
-        is_one_dataset: letters.is_one_dataset,
-        rows_max: config.batch_rows_max,
-        context,
-        sender,
-        control: control.clone(),
-    };
+    let reader = Reader::new(letters, config, context, sender, control.clone())?;
     tokio::spawn(reader.run(None));
     Ok(SourceStream { events, control: SourceControl(Control::Letters(control)) })
 }
@@ -87,14 +75,7 @@ pub(super) fn read_again(
     context: LaneContext,
 ) -> Result<mpsc::Receiver<SourceEvent>, PipelineError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let reader = Reader {
-        store: open(letters, &context)?,
-        is_one_dataset: letters.is_one_dataset,
-        rows_max: config.batch_rows_max,
-        context,
-        sender,
-        control: LettersControl::default(),
-    };
+    let reader = Reader::new(letters, config, context, sender, LettersControl::default())?;
     let ranges = ranges.iter().map(|(partition, range)| (partition.topic.to_string(), range)).collect();
     tokio::spawn(reader.run(Some(ranges)));
     Ok(events)
@@ -117,6 +98,20 @@ struct Reader {
 }
 
 impl Reader {
+    /// Nothing is read yet.
+    fn new(
+        letters: &LettersConfig,
+        config: &SourceConfig,
+        context: LaneContext,
+        sender: mpsc::Sender<SourceEvent>,
+        control: LettersControl,
+    ) -> Result<Self, PipelineError> {
+        let io = tokio::runtime::Handle::current();
+        let store = Store::open(&letters.sink, &context.pipeline, context.metrics.clone(), io)?;
+        let (is_one_dataset, rows_max) = (letters.is_one_dataset, config.batch_rows_max);
+        Ok(Self { store, is_one_dataset, rows_max, context, sender, control })
+    }
+
     /// Reads all letters, or those that are wanted, and says how it ended.
     async fn run(self, wanted: Option<BTreeMap<String, OffsetRange>>) {
         let ended = match wanted {

@@ -73,6 +73,8 @@ fn storm(name: &str, duration: Duration) -> anyhow::Result<()> {
                     process.kill()?;
                     killed += 1;
                 } else {
+                    // Before that it does not hear signals yet.
+                    process.wait_for_text("pipeline runs", SHORT)?;
                     end(process, Signal::Terminate, SHORT)?.expect(0, &[])?;
                     left += 1;
                 }
@@ -81,7 +83,8 @@ fn storm(name: &str, duration: Duration) -> anyhow::Result<()> {
         }
         is_over.store(true, Ordering::Relaxed);
         let count = feed.join().map_err(|_| anyhow::anyhow!("the feed panicked"))??;
-        for process in running {
+        for mut process in running {
+            process.wait_for_text("pipeline runs", SHORT)?;
             end(process, Signal::Terminate, SHORT)?.expect(0, &[])?;
         }
         workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;

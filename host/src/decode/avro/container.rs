@@ -12,7 +12,7 @@ use super::{
         cells::{Column, Room},
         fault::Fault,
     },
-    read::{self, Bytes, bad},
+    read::{self, Values, bad},
     schema::Node,
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Container<'a> {
     /// What stands behind each block.
     sync: &'a [u8],
     /// The blocks.
-    blocks: Bytes<'a>,
+    blocks: Values<'a>,
 }
 
 /// How blocks are packed.
@@ -57,8 +57,8 @@ pub(super) fn is_container(value: &[u8]) -> bool {
 impl<'a> Container<'a> {
     /// Reads the head.
     pub(super) fn open(value: &'a [u8]) -> Result<Self, Fault> {
-        let mut bytes = Bytes(value);
-        bytes.take(MARK.len())?;
+        let mut bytes = Values::new(value);
+        bytes.0.take(MARK.len())?;
         let (mut schema, mut codec, mut entries) = (None, &b"null"[..], 0);
         loop {
             let count = bytes.count()?;
@@ -92,7 +92,7 @@ impl<'a> Container<'a> {
                 return Err(Fault { code: "unsupported-codec", message });
             }
         };
-        let sync = bytes.take(16)?;
+        let sync = bytes.0.take(16)?;
         Ok(Self { schema, codec, sync, blocks: bytes })
     }
 
@@ -102,15 +102,15 @@ impl<'a> Container<'a> {
             let count = self.blocks.long()?;
             let packed = self.blocks.sized()?;
             let unpacked = self.codec.unpack(packed)?;
-            let mut bytes = Bytes(unpacked.as_deref().unwrap_or(packed));
+            let mut bytes = Values::new(unpacked.as_deref().unwrap_or(packed));
             let count = u64::try_from(count).map_err(|_| bad(&format!("a block of {count} records")))?;
             for _ in 0..count {
                 read::value(node, &mut bytes, rows, room)?;
             }
             if !bytes.0.is_empty() {
-                return Err(bad(&format!("{} bytes behind the records of a block", bytes.0.len())));
+                return Err(bad(&format!("{} bytes behind the records of a block", bytes.0.rest().len())));
             }
-            if self.blocks.take(self.sync.len())? != self.sync {
+            if self.blocks.0.take(self.sync.len())? != self.sync {
                 return Err(bad("a block that does not end with the file's mark"));
             }
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{batch::Envelope, error::PipelineError};
 use container::Container;
-use read::Bytes;
+use read::Values;
 use schema::Node;
 
 mod container;
@@ -124,9 +124,9 @@ impl AvroDecoder {
             (self.known.get(id)?, body)
         };
         groups.read((schema, &schema.data_type), number, room, |rows, room| {
-            let mut bytes = Bytes(body);
+            let mut bytes = Values::new(body);
             read::value(schema, &mut bytes, rows, room)?;
-            match bytes.0.len() {
+            match bytes.0.rest().len() {
                 0 => Ok(()),
                 more => Err(read::bad(&format!("{more} bytes behind the record"))),
             }

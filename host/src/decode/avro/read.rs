@@ -10,6 +10,7 @@ use arrow_schema::DataType;
 
 use super::{
     super::{
+        bytes::{Bytes, unzigzag},
         cells::{Cell, Column, Room},
         fault::Fault,
     },
@@ -19,46 +20,24 @@ use super::{
 /// Most bytes of an unscaled decimal that a column can hold.
 const DECIMAL_BYTES_MAX: usize = 32;
 
-/// Bytes that are not read yet.
-#[derive(Debug)]
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
-
 /// Bytes that break the rules.
 pub(super) fn bad(words: &str) -> Fault {
     Fault { code: "bad-avro", message: format!("expected Avro, found {words}") }
 }
 
-impl<'a> Bytes<'a> {
-    /// The next so many bytes.
-    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or_else(|| bad(&format!("{} bytes where {count} are needed", self.0.len())))?;
-        self.0 = rest;
-        Ok(taken)
-    }
+/// Values that are not read yet.
+#[derive(Debug)]
+pub(super) struct Values<'a>(pub(super) Bytes<'a>);
 
-    /// The next so many bytes as an array.
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        self.take(N)?.try_into().map_err(|_| bad("an end"))
+impl<'a> Values<'a> {
+    /// Those of some bytes.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(Bytes::new(bytes, bad))
     }
 
     /// A number of variable length, zig-zag.
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
-        let mut value: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.array()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                break;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
-            }
-        }
-        Err(bad("a number of more than 64 bits"))
+        self.0.varint().map(unzigzag)
     }
 
     /// A number of at most 32 bits.
@@ -70,7 +49,7 @@ impl<'a> Bytes<'a> {
     pub(super) fn sized(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.long()?;
         let length = usize::try_from(length).map_err(|_| bad(&format!("the length {length}")))?;
-        self.take(length)
+        self.0.take(length)
     }
 
     /// The count of a block; the bytes of a block may stand behind a negative one.
@@ -84,10 +63,10 @@ impl<'a> Bytes<'a> {
 }
 
 /// One value into its column. After a fault the column may hold a part of it, which the caller cuts off.
-pub(super) fn value(node: &Node, bytes: &mut Bytes<'_>, column: &mut Column, room: &mut Room) -> Result<(), Fault> {
+pub(super) fn value(node: &Node, bytes: &mut Values<'_>, column: &mut Column, room: &mut Room) -> Result<(), Fault> {
     match &node.kind {
         Kind::Null => column.null(room),
-        Kind::Boolean => match bytes.array()? {
+        Kind::Boolean => match bytes.0.array()? {
             [0] => column.push(Cell::Boolean(false), room),
             [1] => column.push(Cell::Boolean(true), room),
             [other] => Err(bad(&format!("the byte {other} as a boolean"))),
@@ -102,19 +81,19 @@ pub(super) fn value(node: &Node, bytes: &mut Bytes<'_>, column: &mut Column, roo
             in_day(number, *end)?;
             column.push(Cell::Int64(number), room)
         }
-        Kind::Float => column.push(Cell::Float32(f32::from_le_bytes(bytes.array()?)), room),
-        Kind::Double => column.push(Cell::Float64(f64::from_le_bytes(bytes.array()?)), room),
+        Kind::Float => column.push(Cell::Float32(f32::from_le_bytes(bytes.0.array()?)), room),
+        Kind::Double => column.push(Cell::Float64(f64::from_le_bytes(bytes.0.array()?)), room),
         Kind::Bytes => column.push(Cell::Bytes(bytes.sized()?), room),
         Kind::Text => column.push(Cell::Bytes(utf8(bytes.sized()?)?), room),
-        Kind::Fixed(size) => column.push(Cell::Bytes(bytes.take(*size)?), room),
+        Kind::Fixed(size) => column.push(Cell::Bytes(bytes.0.take(*size)?), room),
         Kind::Uuid => {
             let mut text = uuid::Uuid::encode_buffer();
-            let text = uuid::Uuid::from_bytes(bytes.array()?).hyphenated().encode_lower(&mut text);
+            let text = uuid::Uuid::from_bytes(bytes.0.array()?).hyphenated().encode_lower(&mut text);
             column.push(Cell::Bytes(text.as_bytes()), room)
         }
         Kind::Duration => {
             for part in column.fields()? {
-                part.push(Cell::UInt32(u32::from_le_bytes(bytes.array()?)), room)?;
+                part.push(Cell::UInt32(u32::from_le_bytes(bytes.0.array()?)), room)?;
             }
             column.close(room)
         }
@@ -126,7 +105,7 @@ pub(super) fn value(node: &Node, bytes: &mut Bytes<'_>, column: &mut Column, roo
         }
         Kind::Decimal(size) => {
             let unscaled = match size {
-                Some(size) => bytes.take(*size)?,
+                Some(size) => bytes.0.take(*size)?,
                 None => bytes.sized()?,
             };
             column.push(decimal(unscaled, column.data_type())?, room)
@@ -153,7 +132,7 @@ pub(super) fn value(node: &Node, bytes: &mut Bytes<'_>, column: &mut Column, roo
 }
 
 /// Blocks of keys and values.
-fn map(item: &Node, bytes: &mut Bytes<'_>, column: &mut Column, room: &mut Room) -> Result<(), Fault> {
+fn map(item: &Node, bytes: &mut Values<'_>, column: &mut Column, room: &mut Room) -> Result<(), Fault> {
     let mut seen: HashSet<&[u8]> = HashSet::new();
     loop {
         let count = bytes.count()?;
@@ -174,7 +153,7 @@ fn map(item: &Node, bytes: &mut Bytes<'_>, column: &mut Column, room: &mut Room)
 }
 
 /// The number of a branch, then its value.
-fn union(branches: &[Option<Node>], bytes: &mut Bytes<'_>, column: &mut Column, room: &mut Room) -> Result<(), Fault> {
+fn union(branches: &[Option<Node>], bytes: &mut Values<'_>, column: &mut Column, room: &mut Room) -> Result<(), Fault> {
     let number = bytes.long()?;
     let taken = usize::try_from(number).ok().filter(|taken| *taken < branches.len());
     let taken = taken.ok_or_else(|| bad(&format!("the branch {number} of a union of {}", branches.len())))?;

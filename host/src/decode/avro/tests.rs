@@ -1,6 +1,6 @@
 //! What Avro becomes, and that damaged bytes are refused and no more.
 
-use super::{read, read::Bytes, schema};
+use super::{read, read::Values, schema};
 use crate::decode::cells::{Column, Room};
 
 /// A record of several kinds of types.
@@ -19,7 +19,7 @@ const RECORD: &[u8] = &[3, 2, 4, b'h', b'i', 2, 100, 4, 0, 0, 6];
 fn rows(record: &[u8]) -> Result<arrow_array::RecordBatch, &'static str> {
     let node = schema::parse(SCHEMA, &[]).unwrap();
     let mut column = Column::new(&node.data_type).unwrap();
-    let mut bytes = Bytes(record);
+    let mut bytes = Values::new(record);
     let read = read::value(&node, &mut bytes, &mut column, &mut Room::new());
     if read.is_err() {
         column.truncate(0);

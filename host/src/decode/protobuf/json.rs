@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     super::{cells::Room, fault::Fault},
     plan::JsonKind,
-    read::{Bytes, Raw, bad, utf8},
+    read::{Fields, Raw, bad, utf8},
 };
 
 /// Deepest nesting, as deep as JSON goes elsewhere.
@@ -58,8 +58,8 @@ fn write(kind: JsonKind, pieces: &[&[u8]], text: &mut String, room: &mut Room, d
 fn value(pieces: &[&[u8]], text: &mut String, room: &mut Room, depth: usize) -> Result<(), Fault> {
     let mut last = None;
     for piece in pieces {
-        let mut bytes = Bytes(piece);
-        while let Some(field) = bytes.field()? {
+        let mut fields = Fields::new(piece);
+        while let Some(field) = fields.next()? {
             last = Some(field);
         }
     }
@@ -86,8 +86,8 @@ fn value(pieces: &[&[u8]], text: &mut String, room: &mut Room, depth: usize) -> 
 fn fields<'a>(pieces: &[&'a [u8]], wanted: u32) -> Result<Vec<&'a [u8]>, Fault> {
     let mut found = Vec::new();
     for piece in pieces {
-        let mut bytes = Bytes(piece);
-        while let Some((number, raw)) = bytes.field()? {
+        let mut fields = Fields::new(piece);
+        while let Some((number, raw)) = fields.next()? {
             match raw {
                 Raw::Sized(bytes) if number == wanted => found.push(bytes),
                 _ => {}

@@ -8,6 +8,7 @@ use protox::prost_reflect::{DescriptorPool, FileDescriptor};
 
 use super::{
     Decoded,
+    bytes::{Bytes, unzigzag},
     cells::Room,
     fault::Fault,
     groups::Groups,
@@ -141,9 +142,9 @@ impl ProtobufDecoder {
 
 /// Where the type of a message is in its file: a count and so many numbers; no count at all means the first type.
 fn indexes(value: &[u8]) -> Result<(Vec<u32>, &[u8]), Fault> {
-    let mut bytes = read::Bytes(value);
-    let number = |bytes: &mut read::Bytes<'_>| {
-        let number = read::unzigzag(bytes.varint()?);
+    let mut bytes = Bytes::new(value, read::bad);
+    let number = |bytes: &mut Bytes<'_>| {
+        let number = unzigzag(bytes.varint()?);
         u64::try_from(number).map_err(|_| read::bad("a negative place of a type"))
     };
     let count = number(&mut bytes)?;
@@ -158,7 +159,7 @@ fn indexes(value: &[u8]) -> Result<(Vec<u32>, &[u8]), Fault> {
     if indexes.is_empty() {
         indexes.push(0);
     }
-    Ok((indexes, bytes.0))
+    Ok((indexes, bytes.rest()))
 }
 
 /// The type at a place of a file.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::{
     super::{
+        bytes::{Bytes, unzigzag},
         cells::{Cell, Column, Room},
         fault::{Fault, excerpt},
     },
@@ -20,10 +21,6 @@ const RAW_BYTES: usize = size_of::<Raw<'_>>();
 
 /// Deepest nesting of groups in what is passed over.
 const GROUPS_MAX: usize = 64;
-
-/// Bytes that are not read yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 /// A value as it is written.
 #[derive(Clone, Copy, Debug)]
@@ -43,67 +40,39 @@ pub(super) fn bad(words: &str) -> Fault {
     Fault { code: "bad-protobuf", message: format!("expected Protobuf, found {words}") }
 }
 
-/// A number whose sign is in its last bit.
-pub(super) fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
-}
+/// Fields that are not read yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields<'a>(Bytes<'a>);
 
-impl<'a> Bytes<'a> {
-    /// The next so many bytes.
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or_else(|| bad(&format!("{} bytes where {count} are needed", self.0.len())))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    /// The next so many bytes as an array.
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        self.take(N)?.try_into().map_err(|_| bad("an end"))
-    }
-
-    /// A number of variable length.
-    pub(super) fn varint(&mut self) -> Result<u64, Fault> {
-        let mut value: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.array()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                break;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(bad("a number of more than 64 bits"))
+impl<'a> Fields<'a> {
+    /// Those of a message.
+    pub(super) fn new(message: &'a [u8]) -> Self {
+        Self(Bytes::new(message, bad))
     }
 
     /// A length, and so many bytes.
     fn sized(&mut self) -> Result<&'a [u8], Fault> {
-        let length = self.varint()?;
-        self.take(usize::try_from(length).map_err(|_| bad(&format!("the length {length}")))?)
+        let length = self.0.varint()?;
+        self.0.take(usize::try_from(length).map_err(|_| bad(&format!("the length {length}")))?)
     }
 
     /// The next field: its number and its value; `None` at the end. Groups are passed over.
-    pub(super) fn field(&mut self) -> Result<Option<(u32, Raw<'a>)>, Fault> {
+    pub(super) fn next(&mut self) -> Result<Option<(u32, Raw<'a>)>, Fault> {
         let mut open: Vec<u64> = Vec::new();
         loop {
             if self.0.is_empty() && open.is_empty() {
                 return Ok(None);
             }
-            let tag = self.varint()?;
+            let tag = self.0.varint()?;
             let number = tag >> 3;
             if number == 0 || number >= 1 << 29 {
                 return Err(bad(&format!("the field number {number}")));
             }
             let raw = match tag & 7 {
-                0 => Raw::Varint(self.varint()?),
-                1 => Raw::Eight(self.array()?),
+                0 => Raw::Varint(self.0.varint()?),
+                1 => Raw::Eight(self.0.array()?),
                 2 => Raw::Sized(self.sized()?),
-                5 => Raw::Four(self.array()?),
+                5 => Raw::Four(self.0.array()?),
                 3 if open.len() < GROUPS_MAX => {
                     open.push(number);
                     continue;
@@ -122,8 +91,8 @@ impl<'a> Bytes<'a> {
 pub(super) fn message(plan: &Message, pieces: &[&[u8]], column: &mut Column, room: &mut Room) -> Result<(), Fault> {
     let mut found: Vec<Vec<Raw<'_>>> = plan.fields.iter().map(|_| Vec::new()).collect();
     for piece in pieces {
-        let mut bytes = Bytes(piece);
-        while let Some((number, raw)) = bytes.field()? {
+        let mut fields = Fields::new(piece);
+        while let Some((number, raw)) = fields.next()? {
             let Some(position) = plan.numbers.get(&number) else { continue };
             let oneof = plan.fields.get(*position).and_then(|field| field.oneof);
             if oneof.is_some() {
@@ -177,8 +146,8 @@ fn elements(kind: &Kind, raw: Raw<'_>, items: &mut Column, room: &mut Room) -> R
         _ => return one(kind, &[raw], items, room),
     };
     let Raw::Sized(packed) = raw else { return one(kind, &[raw], items, room) };
-    let mut bytes = Bytes(packed);
-    while !bytes.0.is_empty() {
+    let mut bytes = Bytes::new(packed, bad);
+    while !bytes.is_empty() {
         one(kind, &[next(&mut bytes)?], items, room)?;
     }
     Ok(())
@@ -190,8 +159,8 @@ fn map(key: &Kind, kind: &Kind, raws: &[Raw<'_>], column: &mut Column, room: &mu
     let mut entries: Vec<(Vec<Raw<'_>>, Vec<Raw<'_>>)> = Vec::new();
     for raw in raws {
         let Raw::Sized(entry) = raw else { return Err(wire_type(kind)) };
-        let (mut bytes, mut keys, mut values) = (Bytes(entry), Vec::new(), Vec::new());
-        while let Some((number, raw)) = bytes.field()? {
+        let (mut fields, mut keys, mut values) = (Fields::new(entry), Vec::new(), Vec::new());
+        while let Some((number, raw)) = fields.next()? {
             room.take(RAW_BYTES)?;
             match number {
                 1 => keys = vec![raw],
@@ -281,8 +250,8 @@ fn one(kind: &Kind, raws: &[Raw<'_>], column: &mut Column, room: &mut Room) -> R
         Kind::Wrapped(inner) => {
             let mut values = Vec::new();
             for piece in pieces(kind, raws)? {
-                let mut bytes = Bytes(piece);
-                while let Some((number, raw)) = bytes.field()? {
+                let mut fields = Fields::new(piece);
+                while let Some((number, raw)) = fields.next()? {
                     values = if number == 1 { vec![raw] } else { values };
                 }
             }
@@ -310,8 +279,8 @@ fn pieces<'a>(kind: &Kind, raws: &[Raw<'a>]) -> Result<Vec<&'a [u8]>, Fault> {
 fn timestamp(pieces: &[&[u8]]) -> Result<i64, Fault> {
     let (mut seconds, mut nanos) = (0_i64, 0_i64);
     for piece in pieces {
-        let mut bytes = Bytes(piece);
-        while let Some((number, raw)) = bytes.field()? {
+        let mut fields = Fields::new(piece);
+        while let Some((number, raw)) = fields.next()? {
             match (number, raw) {
                 (1, Raw::Varint(number)) => seconds = number.cast_signed(),
                 (2, Raw::Varint(number)) => nanos = number.cast_signed(),

@@ -3,8 +3,8 @@
 //! Comes in: visible files of one directory and one schema. Goes out: one file with all their rows, whole in our folder, where
 //! no reader looks; nothing else is changed. That is for the commit room.
 //!
-//! Rows stay in the order of the files' names, or are sorted within each row group where `sort_by` says so. They are decoded and encoded again, as the pipeline is configured, into row groups
-//! of the usual size; in memory are a few small inputs, or one row group of a large one, and one row group of the output. The
+//! Rows stay in the order of the files' names, or are sorted within each row group where `sort_by` says so. They are decoded and
+//! encoded again, as the pipeline is configured, into row groups of the usual size; in memory are a few small inputs, or one row group of a large one, and one row group of the output. The
 //! rows are counted against the footers. A file that cannot be read is named and is no failure: it is left alone.
 
 use std::sync::Arc;
