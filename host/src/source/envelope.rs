@@ -91,6 +91,16 @@ impl EnvelopeBuilder {
         self.cover(partition, offset, offset + 1);
     }
 
+    /// The same, unless the offset was read already; whether it was not.
+    pub(super) fn push_new(&mut self, record: Record<'_>) -> bool {
+        let is_known = |(partition, _, to): &(i32, i64, i64)| *partition == record.partition && record.offset < *to;
+        let is_new = !self.ranges.iter().any(is_known);
+        if is_new {
+            self.push(record);
+        }
+        is_new
+    }
+
     /// Gives the record that was pushed last its headers.
     pub(super) fn set_headers<'a>(&mut self, pairs: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) {
         let rows = self.partitions.len();
@@ -204,6 +214,9 @@ mod tests {
         builder.push(record(1, 7));
         builder.set_headers([("a", Some(b"1".as_slice())), ("b", None)].into_iter());
         builder.push(record(0, 12));
+        assert!(
+            !builder.push_new(record(0, 12)) && !builder.push_new(record(0, 11)) && !builder.push_new(record(1, 7))
+        );
         assert!(builder.is_full(3) && !builder.is_full(4));
         let batch = builder.finish(&budget).unwrap();
         assert_eq!(batch.envelope.record(0).unwrap().headers, []);

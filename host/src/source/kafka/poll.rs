@@ -424,7 +424,9 @@ impl Poller {
     }
 }
 
-/// Appends a record to the batch of its topic.
+/// Appends a record to the batch of its topic. When partitions come or go while records are taken, librdkafka may fetch anew from a
+/// place that it noted just before the last record was handed out, and hand that one out again. Where the first one is in an
+/// earlier batch, the generation or the ledger refuses the second.
 fn append(group: &Group, message: &BorrowedMessage<'_>) {
     let record = Record {
         partition: message.partition(),
@@ -439,7 +441,15 @@ fn append(group: &Group, message: &BorrowedMessage<'_>) {
         builders.insert(Arc::clone(&topic), EnvelopeBuilder::new(Arc::clone(&topic), topic));
     }
     if let Some(builder) = builders.get_mut(message.topic()) {
-        builder.push(record);
+        if !builder.push_new(record) {
+            tracing::debug!(
+                topic = message.topic(),
+                partition = record.partition,
+                offset = record.offset,
+                "librdkafka gave a record twice; the second one is passed over"
+            );
+            return;
+        }
         if let Some(headers) = message.headers() {
             builder.set_headers(headers.iter().map(|header| (header.key, header.value)));
         }
