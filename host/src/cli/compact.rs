@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{BAD_CONFIGURATION, ConfigArguments, DONE, FAILED, answer, run, tell};
+use super::{ConfigArguments, DONE, FAILED, answer, run, tell};
 use crate::{
     config::Config,
     error::PipelineError,
@@ -23,14 +23,10 @@ pub(super) struct CompactArguments {
 
 /// Does it for every pipeline; the exit code.
 pub(super) fn main(arguments: &CompactArguments) -> u8 {
-    let config = match arguments.config.load() {
+    let config = match arguments.config.load_pipelines() {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if config.pipelines.is_empty() {
-        tell("no pipeline in the configuration");
-        return BAD_CONFIGURATION;
-    }
     let done = run::Runtimes::start().and_then(|runtimes| {
         let compute = runtimes.compute.handle().clone();
         runtimes.io.block_on(compact_all(config, arguments.all, &compute))

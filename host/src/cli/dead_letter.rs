@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Subcommand;
 
-use super::{BAD_CONFIGURATION, ConfigArguments, DONE, FAILED, answer, run, tell};
+use super::{ConfigArguments, DONE, FAILED, answer, run, tell};
 use crate::{
     config::{Config, DeadLetterConfig, Delivery, LettersConfig, PipelineConfig, SourceKind},
     error::PipelineError,
@@ -25,12 +25,8 @@ pub(super) enum DeadLetterCommand {
 /// Does it; the exit code.
 pub(super) fn main(command: &DeadLetterCommand) -> u8 {
     let (DeadLetterCommand::Show(arguments) | DeadLetterCommand::Replay(arguments)) = command;
-    let config = match arguments.load() {
-        Ok(config) if !config.pipelines.is_empty() => config,
-        Ok(_) => {
-            tell("no pipeline in the configuration");
-            return BAD_CONFIGURATION;
-        }
+    let config = match arguments.load_pipelines() {
+        Ok(config) => config,
         Err(code) => return code,
     };
     for pipeline in &config.pipelines {

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{BAD_CONFIGURATION, ConfigArguments, DONE, FAILED, answer, run, tell};
+use super::{ConfigArguments, DONE, FAILED, answer, run, tell};
 use crate::{
     commit::ledger::audit::{self, Offsets, PartitionReport, RecordReport, Report, Verified},
     config::{PipelineConfig, SourceKind},
@@ -40,14 +40,10 @@ pub(super) fn main(command: &LedgerCommand) -> u8 {
         LedgerCommand::Show(arguments) => (arguments, false),
         LedgerCommand::Verify(arguments) => (arguments, true),
     };
-    let config = match arguments.config.load() {
+    let config = match arguments.config.load_pipelines() {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if config.pipelines.is_empty() {
-        tell("no pipeline in the configuration");
-        return BAD_CONFIGURATION;
-    }
     let done = run::Runtimes::start().and_then(|runtimes| {
         runtimes.io.block_on(async {
             let mut code = DONE;

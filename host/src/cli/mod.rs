@@ -189,6 +189,16 @@ impl ConfigArguments {
             BAD_CONFIGURATION
         })
     }
+
+    /// The same with at least one pipeline.
+    fn load_pipelines(&self) -> Result<Config, u8> {
+        let config = self.load()?;
+        if config.pipelines.is_empty() {
+            tell("no pipeline in the configuration");
+            return Err(BAD_CONFIGURATION);
+        }
+        Ok(config)
+    }
 }
 
 /// Every fault, a line each.

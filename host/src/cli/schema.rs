@@ -102,12 +102,16 @@ struct Found {
     told: Vec<String>,
 }
 
-/// Where records are read from, and how they are decoded.
+/// Where records are read from, and how their values are written.
 struct Plan {
     /// The source.
     source: SourceConfig,
-    /// How its values are decoded.
-    decode: DecodeConfig,
+    /// How values are encoded.
+    format: ValueFormat,
+    /// The part of a JSON record that is read.
+    payload_pointer: Vec<String>,
+    /// Where schemas of values come from.
+    schemas: SchemaSources,
 }
 
 /// Reads files, or a topic, and lets a decoder infer.
@@ -118,19 +122,19 @@ fn infer(arguments: &InferArguments, payload_pointer: Vec<String>) -> Result<Fou
         .map_err(|error| PipelineError::stop("the process cannot start its threads").because(error))?;
     let plan = if arguments.from_topic { of_topic(arguments)? } else { of_files(arguments) };
     let on_type_change = if arguments.mixed_as_string { OnTypeChange::String } else { OnTypeChange::Widen };
-    let mut decode = DecodeConfig {
+    let Plan { source, format, payload_pointer: configured, schemas } = plan;
+    let decode = DecodeConfig {
+        format,
+        payload_pointer: if payload_pointer.is_empty() { configured } else { payload_pointer },
+        schemas,
         on_tombstone: OnTombstone::Skip,
         declared_schema: None,
         on_new_field: OnNewField::Add,
         on_type_change,
         metadata_columns: Vec::new(),
-        ..plan.decode
     };
-    if !payload_pointer.is_empty() {
-        decode.payload_pointer = payload_pointer;
-    }
     let limit = if arguments.records == 0 { u64::MAX } else { arguments.records };
-    let looked = runtime.block_on(look(&plan.source, &decode, limit))?;
+    let looked = runtime.block_on(look(&source, &decode, limit))?;
     // A thread may still wait for standard input.
     runtime.shutdown_background();
     let mut told = vec![format!("looked at {} records", looked.records)];
@@ -144,17 +148,7 @@ fn infer(arguments: &InferArguments, payload_pointer: Vec<String>) -> Result<Fou
 fn of_files(arguments: &InferArguments) -> Plan {
     let kind = SourceKind::File(FileConfig { paths: arguments.paths.clone() });
     let source = SourceConfig { kind, batch_rows_max: BATCH_ROWS, batch_timeout: Duration::from_millis(250) };
-    let decode = DecodeConfig {
-        format: ValueFormat::Json,
-        payload_pointer: Vec::new(),
-        schemas: SchemaSources::default(),
-        on_tombstone: OnTombstone::Skip,
-        declared_schema: None,
-        on_new_field: OnNewField::Add,
-        on_type_change: OnTypeChange::Widen,
-        metadata_columns: Vec::new(),
-    };
-    Plan { source, decode }
+    Plan { source, format: ValueFormat::Json, payload_pointer: Vec::new(), schemas: SchemaSources::default() }
 }
 
 /// The topics of a pipeline, from their beginning, by a group of our own, of which nothing is left behind.
@@ -177,7 +171,8 @@ fn of_topic(arguments: &InferArguments) -> Result<Plan, PipelineError> {
     kafka.extra_config.retain(|(name, _)| name != "group.instance.id");
     kafka.start = Some(KafkaStart::Earliest);
     kafka.start_offsets.clear();
-    Ok(Plan { source, decode: pipeline.decode.clone() })
+    let DecodeConfig { format, payload_pointer, schemas, .. } = pipeline.decode.clone();
+    Ok(Plan { source, format, payload_pointer, schemas })
 }
 
 /// What was seen.

@@ -21,6 +21,7 @@ mod plugin;
 mod redis;
 mod sink;
 mod source;
+mod tls;
 
 /// Longest time between two commits: a position that is older is hard to reason about after a crash.
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);

@@ -32,7 +32,7 @@ mod yaml;
 
 pub use hints::{BinaryEncoding, JsonHints, json_pointer};
 pub use print::schema_yaml;
-pub use redis::{RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls};
+pub use redis::{ClientTls, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart};
 pub use secret::Secret;
 
 /// Everything one process runs.
@@ -226,10 +226,8 @@ pub struct RegistryConfig {
     pub password: Option<Secret>,
     /// In place of both.
     pub bearer_token: Option<Secret>,
-    /// Certificates that are believed besides those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Who we are in TLS: a certificate and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
+    /// How the server and we know each other.
+    pub tls: ClientTls,
     /// An answer that takes longer is none.
     pub timeout: Duration,
 }

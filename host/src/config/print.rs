@@ -9,12 +9,12 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AzureConfig, AzureCredentials, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
+    AzureConfig, AzureCredentials, ClientTls, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, RegistryConfig, RunConfig, SchemaSources, Secret,
-    SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    RedisConfig, RedisEntry, RedisServers, RedisStart, RegistryConfig, RunConfig, SchemaSources, Secret, SinkConfig,
+    SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -182,7 +182,7 @@ fn redis(config: &RedisConfig) -> Value {
     set(&mut value, "db", json!(db));
     set(&mut value, "username", json!(username));
     set(&mut value, "password", json!(password.as_ref().map(Secret::to_string)));
-    set(&mut value, "tls", redis_tls(tls.as_ref()));
+    set(&mut value, "tls", client_tls(tls.as_ref()));
     for (key, keys) in [("stream_keys", stream_keys), ("list_keys", list_keys)] {
         if !keys.is_empty() {
             set(&mut value, key, json!(keys));
@@ -207,7 +207,7 @@ fn redis(config: &RedisConfig) -> Value {
 }
 
 /// TLS of a Redis source.
-fn redis_tls(config: Option<&RedisTls>) -> Value {
+fn client_tls(config: Option<&ClientTls>) -> Value {
     match config {
         None => json!(false),
         Some(tls) if tls.ca_file.is_none() && tls.identity.is_none() => json!(true),
@@ -362,18 +362,17 @@ fn schemas(source: &mut Value, schemas: &SchemaSources) {
     if let Some((file, message)) = protobuf_file {
         set(source, "protobuf", json!({"descriptor_file": file.display().to_string(), "message": message}));
     }
-    let Some(RegistryConfig { urls, username, password, bearer_token, ca_file, identity, timeout }) = registry else {
+    let Some(RegistryConfig { urls, username, password, bearer_token, tls, timeout }) = registry else {
         return;
     };
-    let tls = RedisTls { ca_file: ca_file.clone(), identity: identity.clone() };
     let mut registry = json!({
         "url": urls,
         "username": username,
         "password": password.as_ref().map(Secret::to_string),
         "bearer_token": bearer_token.as_ref().map(Secret::to_string),
     });
-    if tls != RedisTls::default() {
-        set(&mut registry, "tls", redis_tls(Some(&tls)));
+    if *tls != ClientTls::default() {
+        set(&mut registry, "tls", client_tls(Some(tls)));
     }
     set(&mut registry, "timeout", duration(*timeout));
     set(source, "schema_registry", registry);

@@ -16,7 +16,7 @@ pub struct RedisConfig {
     /// The number of the database; 0 in a cluster.
     pub db: i64,
     /// `None`: no TLS.
-    pub tls: Option<RedisTls>,
+    pub tls: Option<ClientTls>,
     /// Streams, each once.
     pub stream_keys: Vec<String>,
     /// Lists, each once; none of them is a stream's key.
@@ -77,10 +77,10 @@ impl std::fmt::Display for RedisAddress {
     }
 }
 
-/// TLS. Certificates and names of servers are always checked.
+/// TLS of a client, also of a schema registry's. Certificates and names of servers are always checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RedisTls {
-    /// Certificates that are believed in place of those of the system.
+pub struct ClientTls {
+    /// Certificates that are believed: by Redis' client in place of those of the system, by a registry's besides them.
     pub ca_file: Option<PathBuf>,
     /// Who we are, where the server asks for it: a certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,

@@ -5,9 +5,10 @@
 
 use super::{
     Decoded,
+    cells::{BATCH_BYTES_MAX, RECORD_BYTES_MAX, batch_too_large, too_large},
     fault::Fault,
+    parts::Parts,
     shape::Shape,
-    tombstone::{self, Tombstone},
     typed::{Part, Source, TypedDecoder},
 };
 use crate::{
@@ -15,35 +16,18 @@ use crate::{
     ipc::{self, Caps, Refused, Writer},
 };
 
-/// Most bytes of one record, unpacked: far above what brokers take, and still a fraction of a small budget.
-const RECORD_BYTES_MAX: usize = 256 << 20;
-
-/// Most bytes of the records of one batch, unpacked. Records that come to more, compressed as they are, are not the usual.
-const BATCH_BYTES_MAX: usize = 1 << 30;
-
 /// Most rows of one record; as many as `source.batch_size` may be.
 const ROWS_MAX: usize = 1_000_000;
 
 /// Decodes the records of a batch.
 pub(super) fn decode(typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
-    let (mut parts, mut refused, mut skipped) = (Vec::new(), Vec::new(), 0);
     let mut room = BATCH_BYTES_MAX;
-    for (number, value) in (0u32..).zip(envelope.values()) {
-        match value {
-            Some(value) => match read(value, &mut room) {
-                Ok(batches) => {
-                    parts.extend(batches.into_iter().map(|rows| Part { rows, source: Source::Record(number) }));
-                }
-                Err(fault) => refused.push((number, fault)),
-            },
-            None => match tombstone::judge(shape) {
-                Tombstone::Skip => skipped += 1,
-                Tombstone::Row(rows) => parts.push(Part { rows, source: Source::Record(number) }),
-                Tombstone::Refused(fault) => refused.push((number, fault)),
-            },
-        }
-    }
-    Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
+    let parts = Parts::read(shape, envelope, |number, value, parts| {
+        let batches = read(value, &mut room)?;
+        parts.extend(batches.into_iter().map(|rows| Part { rows, source: Source::Record(number) }));
+        Ok(())
+    });
+    parts.decode(typed, shape, envelope)
 }
 
 /// The record batches of one record; takes their bytes from `room`.
@@ -64,14 +48,7 @@ fn words(refused: Refused, caps: Caps) -> Fault {
         Refused::Words(words) => Fault { code: "bad-arrow", message: format!("expected Arrow IPC, found {words}") },
         Refused::Type { .. } => Fault { code: "unsupported-type", message: refused.to_string() },
         Refused::TooManyRows(_) => Fault { code: "too-many-rows", message: format!("the record has {refused}") },
-        Refused::TooManyBytes(_) if caps.bytes < RECORD_BYTES_MAX => Fault {
-            code: "batch-too-large",
-            message: format!(
-                "the records of one batch unpack to more than {BATCH_BYTES_MAX} bytes; lower source.batch_size"
-            ),
-        },
-        Refused::TooManyBytes(_) => {
-            Fault { code: "too-large", message: format!("the record unpacks to more than {RECORD_BYTES_MAX} bytes") }
-        }
+        Refused::TooManyBytes(_) if caps.bytes < RECORD_BYTES_MAX => batch_too_large(),
+        Refused::TooManyBytes(_) => too_large(),
     }
 }

@@ -14,11 +14,11 @@ use arrow_schema::{ArrowError, DataType, Schema};
 
 use super::fault::Fault;
 
-/// Most bytes of one record's columns: far above what brokers take, and still a fraction of a small budget.
-const RECORD_BYTES_MAX: usize = 256 << 20;
+/// Most bytes of one record, unpacked: far above what brokers take, and still a fraction of a small budget.
+pub(super) const RECORD_BYTES_MAX: usize = 256 << 20;
 
-/// Most bytes of the columns of one batch.
-const BATCH_BYTES_MAX: usize = 1 << 30;
+/// Most bytes of the records of one batch, unpacked. Records that come to more are not the usual.
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 30;
 
 /// What a value costs at least: one without a byte of its own still takes time.
 const CELL_BYTES_MIN: usize = 4;
@@ -54,19 +54,23 @@ impl Room {
     /// Takes bytes, if they are left.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), Fault> {
         let bytes = bytes.max(CELL_BYTES_MIN);
-        let Some(record) = self.record.checked_sub(bytes) else {
-            let message = format!("the record unpacks to more than {RECORD_BYTES_MAX} bytes");
-            return Err(Fault { code: "too-large", message });
-        };
-        let Some(batch) = self.batch.checked_sub(bytes) else {
-            let message = format!(
-                "the records of one batch unpack to more than {BATCH_BYTES_MAX} bytes; lower source.batch_size"
-            );
-            return Err(Fault { code: "batch-too-large", message });
-        };
+        let record = self.record.checked_sub(bytes).ok_or_else(too_large)?;
+        let batch = self.batch.checked_sub(bytes).ok_or_else(batch_too_large)?;
         (self.record, self.batch) = (record, batch);
         Ok(())
     }
+}
+
+/// A record that is larger than it may be.
+pub(super) fn too_large() -> Fault {
+    Fault { code: "too-large", message: format!("the record unpacks to more than {RECORD_BYTES_MAX} bytes") }
+}
+
+/// Records of one batch that are together larger than they may be.
+pub(super) fn batch_too_large() -> Fault {
+    let message =
+        format!("the records of one batch unpack to more than {BATCH_BYTES_MAX} bytes; lower source.batch_size");
+    Fault { code: "batch-too-large", message }
 }
 
 /// One value that is not made of others.

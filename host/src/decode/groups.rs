@@ -7,6 +7,7 @@ use arrow_schema::DataType;
 use super::{
     cells::{Column, Room},
     fault::Fault,
+    parts::Parts,
     typed::{Part, Source},
 };
 
@@ -54,14 +55,14 @@ impl<T> Groups<T> {
         read
     }
 
-    /// The rows as parts, and records that cannot become rows.
-    pub(super) fn finish(self, parts: &mut Vec<Part>, refused: &mut Vec<(u32, Fault)>) {
+    /// Adds the rows to those that are typed already; records that cannot become rows are refused.
+    pub(super) fn finish(self, read: &mut Parts) {
         for mut group in self.0 {
             match group.rows.take_rows() {
-                Ok(rows) => parts.push(Part { rows, source: Source::Each(group.records) }),
+                Ok(rows) => read.typed.push(Part { rows, source: Source::Each(group.records) }),
                 Err(error) => {
                     let fault = Fault { code: "decode-failed", message: error.to_string() };
-                    refused.extend(group.records.into_iter().map(|record| (record, fault.clone())));
+                    read.refused.extend(group.records.into_iter().map(|record| (record, fault.clone())));
                 }
             }
         }

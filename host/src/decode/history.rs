@@ -122,23 +122,24 @@ impl SchemaHistory {
 impl DatasetHistory {
     /// The fields of the newest version that is known; empty where there is none.
     pub async fn newest(&self) -> Result<Fields, PipelineError> {
-        let mut newest = self.newest.lock().await;
-        if let Some(newest) = &*newest {
-            return Ok(newest.fields.clone());
-        }
-        let found = self.find().await?;
-        Ok(newest.insert(found).fields.clone())
+        let mut guard = self.newest.lock().await;
+        Ok(self.known(&mut guard).await?.fields.clone())
+    }
+
+    /// The newest version that is known, looked for where none is.
+    async fn known<'known>(&self, newest: &'known mut Option<Newest>) -> Result<&'known mut Newest, PipelineError> {
+        let known = match newest.take() {
+            Some(known) => known,
+            None => self.find().await?,
+        };
+        Ok(newest.insert(known))
     }
 
     /// Records fields that were learned on top of a version. `None` once they are the newest; otherwise the newest, which another writer
     /// made: to be adopted, and the records to be decoded once more.
     pub async fn agree(&self, base: &Fields, learned: &Fields) -> Result<Option<Fields>, PipelineError> {
         let mut guard = self.newest.lock().await;
-        let known = match guard.take() {
-            Some(known) => known,
-            None => self.find().await?,
-        };
-        let known = guard.insert(known);
+        let known = self.known(&mut guard).await?;
         if known.fields == *learned {
             return Ok(None);
         }

@@ -40,10 +40,7 @@ pub(super) struct JsonSchemaDecoder {
 
 /// The fields of a schema of the registry.
 fn plan(registered: &Registered) -> Result<Fields, Fault> {
-    if registered.kind != "JSON" {
-        let message = format!("the registry has it as {}, and source.value_format is json_schema", registered.kind);
-        return Err(Fault { code: "wrong-schema-type", message });
-    }
+    registered.expect("JSON", "json_schema")?;
     let schema: Value = serde_json::from_str(&registered.text).map_err(|error| Fault {
         code: "bad-schema",
         message: format!("the schema is not JSON: {}", excerpt(&error.to_string())),

@@ -110,6 +110,7 @@ mod json_schema;
 mod merge;
 mod metadata;
 mod object;
+mod parts;
 mod pointer;
 mod protobuf;
 mod record;

@@ -20,6 +20,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::fault::Fault;
 use crate::{
     config::RegistryConfig,
     error::{PipelineError, full_message},
@@ -54,6 +55,17 @@ pub(super) struct Registered {
     pub(super) text: String,
     /// Those that it refers to, each behind those that it refers to itself.
     pub(super) references: Vec<Reference>,
+}
+
+impl Registered {
+    /// Refuses a schema of another kind than that of a format of values.
+    pub(super) fn expect(&self, kind: &str, format: &str) -> Result<(), Fault> {
+        if self.kind == kind {
+            return Ok(());
+        }
+        let message = format!("the registry has it as {}, and source.value_format is {format}", self.kind);
+        Err(Fault { code: "wrong-schema-type", message })
+    }
 }
 
 /// A schema that another one refers to.
@@ -120,7 +132,7 @@ impl Registry {
         let explain = |path: &std::path::Path, error: Box<dyn std::error::Error + Send + Sync>| {
             PipelineError::stop(format!("source.schema_registry.tls: {} cannot be used", path.display())).because(error)
         };
-        if let Some(file) = &config.ca_file {
+        if let Some(file) = &config.tls.ca_file {
             let text = std::fs::read(file).map_err(|error| explain(file, error.into()))?;
             let found = reqwest::Certificate::from_pem_bundle(&text).map_err(|error| explain(file, error.into()))?;
             if found.is_empty() {
@@ -128,7 +140,7 @@ impl Registry {
             }
             builder = builder.tls_certs_merge(found);
         }
-        if let Some((cert, key)) = &config.identity {
+        if let Some((cert, key)) = &config.tls.identity {
             let mut text = std::fs::read(cert).map_err(|error| explain(cert, error.into()))?;
             text.push(b'\n');
             text.extend(std::fs::read(key).map_err(|error| explain(key, error.into()))?);
@@ -351,7 +363,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{config::Secret, error::Verdict};
+    use crate::{
+        config::{ClientTls, Secret},
+        error::Verdict,
+    };
 
     /// A registry that gives these answers, one after the other and the last one for ever; how many it gave, and the last request.
     async fn answers(all: &'static [(u16, &'static str)]) -> (String, Arc<AtomicUsize>, Arc<Mutex<String>>) {
@@ -382,8 +397,7 @@ mod tests {
             username: Some("kim".to_owned()),
             password: Some(Secret::new("geheim-4711".to_owned())),
             bearer_token: None,
-            ca_file: None,
-            identity: None,
+            tls: ClientTls::default(),
             timeout: Duration::from_secs(5),
         };
         Registry::new(&config, CancellationToken::new(), Metrics::detached()).unwrap()

@@ -31,10 +31,10 @@ pub(super) struct Shape {
     written: ArrowFields,
     /// Fields whose types come from the records, in the order in which they were first seen.
     pub(super) inferred: ArrowFields,
-    /// Those of them that were in the version adopted last.
+    /// The version of the dataset's schema that was adopted last.
+    version: ArrowFields,
+    /// Its fields but for those that are declared by now, or have a name that is ours.
     adopted: ArrowFields,
-    /// Fields of that version that are declared by now, or have a name that is ours.
-    left_out: Vec<FieldRef>,
     /// Declared and inferred fields, and the metadata columns; `None` until the first type is inferred.
     pub(super) schema: Option<SchemaRef>,
     /// Whether it was said that a field gives way to a metadata column.
@@ -59,8 +59,8 @@ impl Shape {
             declared,
             written,
             inferred: ArrowFields::empty(),
+            version: ArrowFields::empty(),
             adopted: ArrowFields::empty(),
-            left_out: Vec::new(),
             schema: None,
             told_of_reserved: false,
         };
@@ -90,19 +90,24 @@ impl Shape {
 
     /// Has the fields of a version of the dataset's schema, and no others, as inferred ones.
     pub(super) fn adopt(&mut self, version: &ArrowFields) {
-        let is_ours =
-            |field: &FieldRef| self.reserved.contains(field.name()) || self.declared.find(field.name()).is_some();
-        let (left_out, own): (Vec<FieldRef>, Vec<FieldRef>) = version.iter().cloned().partition(is_ours);
-        let own = ArrowFields::from(own);
-        if own != self.inferred {
-            self.set_inferred(own.clone());
+        if self.version != *version {
+            self.adopted = version.iter().filter(|field| !self.is_ours(field)).cloned().collect();
+            self.version = version.clone();
         }
-        (self.adopted, self.left_out) = (own, left_out);
+        if self.inferred != self.adopted {
+            self.set_inferred(self.adopted.clone());
+        }
     }
 
     /// All fields of the next version, where there are others than in the one adopted last.
     pub(super) fn learned(&self) -> Option<ArrowFields> {
-        (self.inferred != self.adopted).then(|| self.inferred.iter().chain(&self.left_out).cloned().collect())
+        let left_out = self.version.iter().filter(|field| self.is_ours(field));
+        (self.inferred != self.adopted).then(|| self.inferred.iter().chain(left_out).cloned().collect())
+    }
+
+    /// Whether a field is declared, or has the name of a metadata column.
+    fn is_ours(&self, field: &Field) -> bool {
+        self.reserved.contains(field.name()) || self.declared.find(field.name()).is_some()
     }
 
     /// Whether fields that the schema lacks become columns.

@@ -1,7 +1,8 @@
-//! What stands ahead of a record whose schema a registry has: a zero and the schema's number.
+//! How a record says its schema: by a zero and a number ahead, which a registry knows; else it is that of a file.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    path::Path,
     sync::Arc,
 };
 
@@ -15,6 +16,9 @@ use crate::{batch::Envelope, error::PipelineError};
 /// most.
 const SCHEMAS_MAX: usize = 200;
 
+/// Longest file of a schema.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
 /// The number of a record's schema, and what is behind it.
 pub(super) fn header(value: &[u8]) -> Result<(u32, &[u8]), Fault> {
     if let Some(([0, id @ ..], body)) = value.split_at_checked(5) {
@@ -23,6 +27,21 @@ pub(super) fn header(value: &[u8]) -> Result<(u32, &[u8]), Fault> {
     let message = "the record does not begin with a zero and the four bytes of a schema's number; was it written without a \
                    schema registry?";
     Err(Fault { code: "no-schema-id", message: message.to_owned() })
+}
+
+/// The bytes of the file of a schema, which this key names.
+pub(super) fn read_file(key: &str, file: &Path) -> Result<Vec<u8>, PipelineError> {
+    let explain = |words: &str| explain_file(key, file, words);
+    let length = std::fs::metadata(file).map_err(|error| explain(&error.to_string()))?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(explain(&format!("it has {length} bytes, and a schema at most {FILE_BYTES_MAX}")));
+    }
+    std::fs::read(file).map_err(|error| explain(&error.to_string()))
+}
+
+/// The words for a file that cannot be used.
+pub(super) fn explain_file(key: &str, file: &Path, words: &str) -> PipelineError {
+    PipelineError::stop(format!("{key} {}: {words}; correct the file", file.display()))
 }
 
 /// Schemas that are ready for use.

@@ -98,7 +98,7 @@ fn without_dictionary(
 }
 
 /// Refuses names that no leaf has.
-fn check_names<'config>(
+pub(super) fn check_names<'config>(
     key: &str,
     names: impl Iterator<Item = &'config String>,
     leaves: &[Leaf],

@@ -13,7 +13,7 @@ use arrow_schema::{ArrowError, DataType, Fields, Schema, SortOptions};
 use arrow_select::{interleave::interleave_record_batch, take::take_record_batch};
 use parquet::file::metadata::SortingColumn;
 
-use super::leaf::Leaf;
+use super::{leaf::Leaf, properties::check_names};
 use crate::{
     config::{ParquetConfig, SortColumn},
     error::PipelineError,
@@ -79,6 +79,7 @@ pub(super) struct Sorted {
 impl SortPlan {
     /// How rows of files with this schema are sorted; `None` where they are not.
     pub(super) fn new(config: &ParquetConfig, schema: &Schema, leaves: &[Leaf]) -> Result<Option<Self>, PipelineError> {
+        check_names("sink.parquet.sort_by", config.sort_by.iter().map(|column| &column.column), leaves)?;
         let keys: Vec<Key> =
             config.sort_by.iter().map(|column| Key::new(column, schema, leaves)).collect::<Result<_, _>>()?;
         let (rows_max, bytes_max) = (config.row_group_rows.max(1), config.row_group_bytes.clamp(1, BYTES_MAX));
@@ -97,8 +98,7 @@ impl Key {
         let SortColumn { column: name, descending, nulls_first } = config;
         let stop = |why: &str| PipelineError::stop(format!("sink.parquet.sort_by names `{name}`, {why}"));
         let Some((position, parts, data_type)) = find(schema.fields(), name) else {
-            let shown: Vec<&str> = leaves.iter().take(100).map(|leaf| leaf.name.as_str()).collect();
-            return Err(stop(&format!("which the files do not have; their columns are: {}", shown.join(", "))));
+            return Err(stop("which is in a list or a map and has no order; name a column with one value a row"));
         };
         let options = SortOptions { descending: *descending, nulls_first: *nulls_first };
         let field = SortField::new_with_options(data_type.clone(), options);

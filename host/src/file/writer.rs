@@ -124,20 +124,17 @@ impl OpenFile {
     /// Appends rows, which must have its schema.
     pub(super) async fn write(&mut self, rows: &RecordBatch) -> Result<(), PipelineError> {
         self.rows += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
-        let Some(sorter) = &self.sorter else {
+        if self.sorter.is_none() {
             self.writer.write(rows).map_err(|error| cannot_encode(&self.path, error))?;
             return self.send().await;
-        };
-        let (mut from, mut room) = (0, sorter.room_rows());
-        while from < rows.num_rows() {
-            let some = rows.slice(from, room.min(rows.num_rows() - from));
-            from += some.num_rows();
-            let Some(sorter) = &mut self.sorter else { break };
-            let is_full = sorter.push(&some).map_err(|error| cannot_encode(&self.path, error.into()))?;
-            if is_full {
+        }
+        let mut rest = rows.clone();
+        while let (Some(sorter), 1..) = (&mut self.sorter, rest.num_rows()) {
+            let some = rest.slice(0, sorter.room_rows().min(rest.num_rows()));
+            rest = rest.slice(some.num_rows(), rest.num_rows() - some.num_rows());
+            if sorter.push(&some).map_err(|error| cannot_encode(&self.path, error.into()))? {
                 self.end_row_group().await?;
             }
-            room = self.sorter.as_ref().map_or(1, Sorter::room_rows);
         }
         self.count();
         Ok(())

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow_schema::{DataType, Field, Fields, Schema};
 
-use super::redis;
+use super::tls;
 use crate::config::{
     DecodeConfig, JsonHints, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, RegistryConfig, SchemaSources,
     Secret, ValueFormat, json_pointer,
@@ -100,13 +100,13 @@ fn schemas(source: &Section<'_>, format: ValueFormat, folder: &Path) -> SchemaSo
     }
     let avro_file = has_avro.then(|| {
         let _ = avro.required_text("schema_file", "a file with the Avro schema of the records");
-        redis::file(&avro, folder, "schema_file", "a file with an Avro schema")
+        tls::file(&avro, folder, "schema_file", "a file with an Avro schema")
     });
     avro.finish();
     let protobuf_file = has_protobuf.then(|| {
         let _ = protobuf.required_text("descriptor_file", "a file that protoc wrote with --descriptor_set_out");
         let message = protobuf.required_text("message", "the full name of the records' type, such as shop.Order");
-        redis::file(&protobuf, folder, "descriptor_file", "a file of descriptors").zip(message)
+        tls::file(&protobuf, folder, "descriptor_file", "a file of descriptors").zip(message)
     });
     protobuf.finish();
     let registry = if has_registry { Some(self::registry(registry, folder)) } else { None };
@@ -131,10 +131,10 @@ fn registry(section: Section<'_>, folder: &Path) -> RegistryConfig {
     if password.is_some() && username.is_none() {
         section.fault("password", "is there without `username`");
     }
-    let tls = redis::tls(&section, folder, false).unwrap_or_default();
+    let tls = tls::tls(&section, folder, false).unwrap_or_default();
     let timeout = section.get_or("timeout", Duration::from_secs(10), positive_duration);
     section.finish();
-    RegistryConfig { urls, username, password, bearer_token, ca_file: tls.ca_file, identity: tls.identity, timeout }
+    RegistryConfig { urls, username, password, bearer_token, tls, timeout }
 }
 
 /// How bytes become rows.

@@ -1,15 +1,12 @@
 //! `source` of `type: redis`.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
+use super::tls;
 use crate::config::{
-    HdfsProtocol, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, Secret, SinkKind,
+    HdfsProtocol, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, Secret, SinkKind,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, expected, positive_duration},
@@ -98,7 +95,7 @@ pub(super) fn read(section: &Section<'_>, folder: &Path) -> RedisConfig {
         username: section.text("username").filter(|name| !name.is_empty()).or(url.username),
         password: section.text("password").filter(|text| !text.is_empty()).map(Secret::new).or(url.password),
         db,
-        tls: tls(section, folder, url.is_tls),
+        tls: tls::tls(section, folder, url.is_tls),
         stream_keys: keys(section, "stream_keys"),
         list_keys: keys(section, "list_keys"),
         consumer_group: name(section, "consumer_group"),
@@ -262,61 +259,6 @@ fn servers(section: &Section<'_>, address: RedisAddress, nodes: Vec<RedisAddress
         section.fault("nodes", "has no meaning here; it belongs to `cluster: true`");
     }
     RedisServers::Single(address)
-}
-
-/// TLS, where it is asked for.
-pub(super) fn tls(section: &Section<'_>, folder: &Path, is_in_url: bool) -> Option<RedisTls> {
-    // `tls: true` is what people write.
-    match section.scalar("tls").map(boolean) {
-        None => {}
-        Some(Ok(true)) => return Some(RedisTls::default()),
-        Some(Ok(false)) => {
-            if is_in_url {
-                section.fault("tls", "says no, and `url` says rediss://; leave one out");
-            }
-            return None;
-        }
-        Some(Err(message)) => {
-            section.fault("tls", message + ", or keys and values such as {ca_file: ca.pem}");
-            return None;
-        }
-    }
-    let tls = section.section("tls");
-    if !tls.is_there() {
-        return is_in_url.then(RedisTls::default);
-    }
-    let ca_file = file(&tls, folder, "ca_file", "a file of certificates in PEM");
-    let cert_file = file(&tls, folder, "cert_file", "a file of certificates in PEM");
-    let key_file = file(&tls, folder, "key_file", "a file with a key in PEM");
-    let identity = match (cert_file, key_file) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        (Some(_), None) => {
-            tls.fault("cert_file", "is there without `key_file`; a certificate needs its key");
-            None
-        }
-        (None, Some(_)) => {
-            tls.fault("key_file", "is there without `cert_file`; a key needs its certificate");
-            None
-        }
-    };
-    if tls.has("insecure") {
-        tls.fault("insecure", "certificates are always checked; `ca_file` says which are believed");
-        let _ = tls.node("insecure");
-    }
-    tls.finish();
-    Some(RedisTls { ca_file, identity })
-}
-
-/// A file that must be there.
-pub(super) fn file(section: &Section<'_>, folder: &Path, key: &'static str, what: &str) -> Option<PathBuf> {
-    let text = section.text(key).filter(|text| !text.is_empty())?;
-    let place = section.node(key).map_or_else(|| section.place(), |node| &node.place);
-    let path = Section::resolve(place, folder, &text);
-    if !path.is_file() {
-        section.fault(key, format!("expected {what}, found nothing such at {}", path.display()));
-    }
-    Some(path)
 }
 
 /// What of an entry is the record. `payload_field` names the field; `entry: record` takes them all.

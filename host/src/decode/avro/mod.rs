@@ -10,9 +10,9 @@ use super::{
     cells::Room,
     fault::Fault,
     groups::{Groups, new_column},
+    parts::Parts,
     registry::{Registered, Registry},
     shape::Shape,
-    tombstone::{self, Tombstone},
     typed::{Part, Source, TypedDecoder},
     wire::{self, Known},
 };
@@ -24,9 +24,6 @@ use schema::Node;
 mod container;
 mod read;
 mod schema;
-
-/// Longest file of a schema.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Decodes records of Avro.
 #[derive(Debug, Default)]
@@ -41,10 +38,7 @@ pub(super) struct AvroDecoder {
 
 /// The plan for a schema of the registry.
 fn plan(registered: &Registered) -> Result<Node, Fault> {
-    if registered.kind != "AVRO" {
-        let message = format!("the registry has it as {}, and source.value_format is avro", registered.kind);
-        return Err(Fault { code: "wrong-schema-type", message });
-    }
+    registered.expect("AVRO", "avro")?;
     schema::parse(&registered.text, &registered.references)
 }
 
@@ -52,14 +46,9 @@ impl AvroDecoder {
     /// Fails when the file cannot be used.
     pub(super) fn new(file: Option<&Path>) -> Result<Self, PipelineError> {
         let Some(file) = file else { return Ok(Self::default()) };
-        let explain = |words: String| {
-            PipelineError::stop(format!("source.avro.schema_file {}: {words}; correct the file", file.display()))
-        };
-        let length = std::fs::metadata(file).map_err(|error| explain(error.to_string()))?.len();
-        if length > FILE_BYTES_MAX {
-            return Err(explain(format!("it has {length} bytes, and a schema at most {FILE_BYTES_MAX}")));
-        }
-        let text = std::fs::read_to_string(file).map_err(|error| explain(error.to_string()))?;
+        let explain = |words: String| wire::explain_file("source.avro.schema_file", file, &words);
+        let text = String::from_utf8(wire::read_file("source.avro.schema_file", file)?)
+            .map_err(|error| explain(error.to_string()))?;
         let node = schema::parse(&text, &[]).map_err(|fault| explain(fault.message))?;
         Ok(Self { fixed: Some(Arc::new(node)), ..Self::default() })
     }
@@ -71,29 +60,16 @@ impl AvroDecoder {
 
     /// Decodes the records of a batch.
     pub(super) fn decode(&mut self, typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
-        let (mut groups, mut parts, mut refused, mut skipped) = (Groups::new(), Vec::new(), Vec::new(), 0);
-        let mut room = Room::new();
-        for (number, value) in (0u32..).zip(envelope.values()) {
-            match value {
-                Some(value) => {
-                    let read = if container::is_container(value) {
-                        self.read_file(value, number, &mut parts, &mut room)
-                    } else {
-                        self.read(value, number, &mut groups, &mut room)
-                    };
-                    if let Err(fault) = read {
-                        refused.push((number, fault));
-                    }
-                }
-                None => match tombstone::judge(shape) {
-                    Tombstone::Skip => skipped += 1,
-                    Tombstone::Row(rows) => parts.push(Part { rows, source: Source::Record(number) }),
-                    Tombstone::Refused(fault) => refused.push((number, fault)),
-                },
+        let (mut groups, mut room) = (Groups::new(), Room::new());
+        let mut read = Parts::read(shape, envelope, |number, value, parts| {
+            if container::is_container(value) {
+                self.read_file(value, number, parts, &mut room)
+            } else {
+                self.read(value, number, &mut groups, &mut room)
             }
-        }
-        groups.finish(&mut parts, &mut refused);
-        Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
+        });
+        groups.finish(&mut read);
+        read.decode(typed, shape, envelope)
     }
 
     /// Reads an Avro file, all of whose records are rows of one record of the source.

@@ -12,10 +12,10 @@ use super::{
     cells::Room,
     fault::Fault,
     groups::Groups,
+    parts::Parts,
     registry::{Registered, Registry},
     shape::Shape,
-    tombstone::{self, Tombstone},
-    typed::{Part, Source, TypedDecoder},
+    typed::TypedDecoder,
     wire::{self, Known},
 };
 use crate::{batch::Envelope, error::PipelineError};
@@ -24,9 +24,6 @@ use plan::Message;
 mod json;
 mod plan;
 mod read;
-
-/// Longest file of descriptors.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Deepest place of a message in other messages, as records name it.
 const INDEXES_MAX: u64 = 64;
@@ -50,10 +47,7 @@ pub(super) struct ProtobufDecoder {
 
 /// The file of a schema of the registry.
 fn file(registered: &Registered) -> Result<FileDescriptor, Fault> {
-    if registered.kind != "PROTOBUF" {
-        let message = format!("the registry has it as {}, and source.value_format is protobuf", registered.kind);
-        return Err(Fault { code: "wrong-schema-type", message });
-    }
+    registered.expect("PROTOBUF", "protobuf")?;
     plan::compile(&registered.text, &registered.references)
 }
 
@@ -61,17 +55,8 @@ impl ProtobufDecoder {
     /// Fails when the file cannot be used, or has no such type.
     pub(super) fn new(file: Option<(&Path, &str)>) -> Result<Self, PipelineError> {
         let Some((file, name)) = file else { return Ok(Self::default()) };
-        let explain = |words: String| {
-            PipelineError::stop(format!(
-                "source.protobuf.descriptor_file {}: {words}; correct the file",
-                file.display()
-            ))
-        };
-        let length = std::fs::metadata(file).map_err(|error| explain(error.to_string()))?.len();
-        if length > FILE_BYTES_MAX {
-            return Err(explain(format!("it has {length} bytes, and descriptors at most {FILE_BYTES_MAX}")));
-        }
-        let bytes = std::fs::read(file).map_err(|error| explain(error.to_string()))?;
+        let explain = |words: String| wire::explain_file("source.protobuf.descriptor_file", file, &words);
+        let bytes = wire::read_file("source.protobuf.descriptor_file", file)?;
         let pool = DescriptorPool::decode(bytes.as_slice()).map_err(|error| {
             explain(format!("it is no set of descriptors (protoc --include_imports --descriptor_set_out): {error}"))
         })?;
@@ -94,27 +79,15 @@ impl ProtobufDecoder {
 
     /// Decodes the messages of a batch.
     pub(super) fn decode(&mut self, typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Envelope) -> Decoded {
-        let (mut groups, mut parts, mut refused, mut skipped) = (Groups::new(), Vec::new(), Vec::new(), 0);
-        let mut room = Room::new();
-        for (number, value) in (0u32..).zip(envelope.values()) {
-            match value {
-                Some(value) => {
-                    let read = self.message(value).and_then(|(message, body)| {
-                        groups.read((&message, &message.data_type), number, &mut room, |rows, room| {
-                            read::message(&message, &[body], rows, room)
-                        })
-                    });
-                    refused.extend(read.err().map(|fault| (number, fault)));
-                }
-                None => match tombstone::judge(shape) {
-                    Tombstone::Skip => skipped += 1,
-                    Tombstone::Row(rows) => parts.push(Part { rows, source: Source::Record(number) }),
-                    Tombstone::Refused(fault) => refused.push((number, fault)),
-                },
-            }
-        }
-        groups.finish(&mut parts, &mut refused);
-        Decoded { skipped, ..typed.decode(shape, envelope, parts, refused) }
+        let (mut groups, mut room) = (Groups::new(), Room::new());
+        let mut read = Parts::read(shape, envelope, |number, value, _| {
+            let (message, body) = self.message(value)?;
+            groups.read((&message, &message.data_type), number, &mut room, |rows, room| {
+                read::message(&message, &[body], rows, room)
+            })
+        });
+        groups.finish(&mut read);
+        read.decode(typed, shape, envelope)
     }
 
     /// The type of a message, and its bytes.

@@ -26,7 +26,7 @@ use tokio::sync::Mutex;
 
 use super::fault::{Fault, judge};
 use crate::{
-    config::{RedisAddress, RedisConfig, RedisServers, RedisTls, Secret},
+    config::{ClientTls, RedisAddress, RedisConfig, RedisServers, Secret},
     error::PipelineError,
     telemetry::{metrics::Metrics, rate_limit::RateLimited},
 };
@@ -272,7 +272,7 @@ fn info(address: &RedisAddress, is_tls: bool, settings: RedisConnectionInfo) -> 
 }
 
 /// The certificates; read for each connection, so that files may be replaced.
-fn certificates(tls: &RedisTls) -> Result<TlsCertificates, RedisError> {
+fn certificates(tls: &ClientTls) -> Result<TlsCertificates, RedisError> {
     let read = |path: &Path| {
         fs::read(path).map_err(|error| {
             RedisError::from((

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{faults, folder_with, load_paths, load_text};
 use crate::config::{
-    Config, Delivery, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, RedisTls, SourceKind,
+    ClientTls, Config, Delivery, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, SourceKind,
 };
 
 /// A pipeline whose source is Redis with these keys.
@@ -77,7 +77,7 @@ fn an_address_may_say_it_all() {
     assert_eq!(source.servers, RedisServers::Single(address("::1", 7000)));
     assert_eq!((source.username.as_deref(), source.db), (Some("me"), 2));
     assert_eq!(source.password.as_ref().unwrap().reveal(), "p@ss");
-    assert_eq!(source.tls, Some(RedisTls::default()));
+    assert_eq!(source.tls, Some(ClientTls::default()));
     for wrong in
         ["http://u:geheim@h", "redis://", "redis://u:geheim@h/x", "redis://u:geheim@h?protocol=resp3", "geheim"]
     {
