@@ -32,6 +32,7 @@ look() {
   need maven mvn --version
   need python3-venv python3 -c 'import venv, ensurepip'
   need redis-server redis-server --version
+  need krb5-user sh -c 'command -v kinit'        # Kafka with Kerberos
   need libgssapi-krb5-2 python3 -c 'import ctypes; ctypes.CDLL("libgssapi_krb5.so.2")'   # HDFS with Kerberos
 }
 
@@ -108,6 +109,8 @@ piece hdfs "$here/hdfs-pom.xml" fill_jars
 piece registry "$here/registry.txt" fill_registry
 "$cache/python/bin/python" -c '' 2>/dev/null || rm -rf "$cache/python"     # its interpreter may be gone
 piece python "$here/python/requirements.txt" fill_python
+# Confluent's own serializers: many packages, of which one may be missing; the test says so then.
+( piece confluent "$here/python/confluent.txt" fill_python ) || echo "setup: without Confluent's serializers; their test is left out"
 # An Azure Blob Storage for the tests, where there is Node; they say so where there is none.
 if command -v node >/dev/null && command -v npm >/dev/null; then
   piece azurite "$here/azurite.json" fill_azurite

@@ -14,6 +14,7 @@ pub mod config;
 pub mod error;
 pub mod ipc;
 pub mod memory;
+pub mod oauth;
 pub mod store;
 pub mod telemetry;
 

@@ -127,7 +127,7 @@ def compare(order):
     names = ", ".join(f'"{name}"' for name in types[0])
     for one, other, what in [(expected, found, "missing"), (found, expected, "unexpected")]:
         query = f"SELECT {names} FROM ({one}) EXCEPT ALL SELECT {names} FROM ({other})"
-        rows = duckdb.sql(f"{query} LIMIT 3").fetchall()
+        rows = duckdb.sql(f"SELECT COLUMNS(*)::VARCHAR FROM ({query} LIMIT 3)").fetchall()
         assert not rows, f"{what}: {rows}"
     print(json.dumps({"rows": duckdb.sql(f"SELECT count(*) FROM ({found})").fetchone()[0]}))
 

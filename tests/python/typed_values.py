@@ -6,6 +6,9 @@
     {"do": "protobuf", "folder": F, "rows": N, "prefix": HEX}   the same as messages behind these bytes
     {"do": "json_schema", "folder": F, "rows": N, "ids": [A]}   the same as JSON behind a number
 
+`avro`, `protobuf` and `json_schema` with {"registry": URL, "topic": T} are written by Confluent's serializers, which register the
+schemas themselves; `json_schema` needs the text of its schema then: {"schema": S}.
+
 In values.bin each value stands behind its length, four bytes, the big end first.
 """
 
@@ -106,15 +109,42 @@ def save(order, values, rows, types):
     pq.write_table(pa.Table.from_pylist(rows, types), order["folder"] + "/expected.parquet")
 
 
+def confluent(order, kind, *arguments, **more):
+    """A function that writes a value as Confluent's clients do."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient, avro, json_schema, protobuf
+    from confluent_kafka.serialization import MessageField, SerializationContext
+
+    make = {"avro": avro.AvroSerializer, "json": json_schema.JSONSerializer, "protobuf": protobuf.ProtobufSerializer}[kind]
+    client = SchemaRegistryClient({"url": order["registry"]})
+    first, *rest = arguments
+    # Avro takes the client first.
+    serializer = make(client, first) if kind == "avro" else make(first, client, *rest, **more)
+    return lambda value: serializer(value, SerializationContext(order["topic"], MessageField.VALUE))
+
+
+def avro_by_hand(schema, number):
+    schema = fastavro.parse_schema(schema)
+
+    def write(row):
+        out = io.BytesIO(struct.pack(">bI", 0, number))
+        out.seek(5)
+        fastavro.schemaless_writer(out, schema, row)
+        return out.getvalue()
+
+    return write
+
+
 def avro(order):
-    schemas = [fastavro.parse_schema(avro_schema(version)) for version in (1, 2)]
+    schemas = [avro_schema(version) for version in (1, 2)]
+    if "registry" in order:
+        write = [confluent(order, "avro", json.dumps(schema)) for schema in schemas]
+    else:
+        write = [avro_by_hand(schema, number) for schema, number in zip(schemas, order["ids"])]
     values, expected = [], []
     for i in range(order["rows"]):
         version = version_of(i, order["rows"])
-        row, out = avro_row(i, version), io.BytesIO()
-        out.write(struct.pack(">bI", 0, order["ids"][version - 1]))
-        fastavro.schemaless_writer(out, schemas[version - 1], row)
-        values.append(out.getvalue())
+        row = avro_row(i, version)
+        values.append(write[version - 1](row))
         expected.append(avro_expected(row))
     save(order, values, expected, AVRO_TYPES)
 
@@ -192,6 +222,12 @@ PROTOBUF_TYPES = pa.schema([
 
 def protobuf(order):
     make, values, expected = protobuf_class(), [], []
+    if "registry" in order:
+        write = confluent(order, "protobuf", make, conf={"use.deprecated.format": False})
+        prices = lambda i: {"a": i / 2}  # it keeps no order of entries
+    else:
+        prices = lambda i: {"a": i / 2, "b": 0.0}
+        write = lambda message: bytes.fromhex(order["prefix"]) + message.SerializeToString(deterministic=True)
     for i in range(order["rows"]):
         row = {
             "a_int64": -i, "a_bool": i % 2 == 1, "a_int32": i - 700, "a_sint32": 700 - i, "a_fixed32": i * 1_000_003,
@@ -199,7 +235,7 @@ def protobuf(order):
             "a_string": f"täxt {i}" if i % 4 else "", "a_bytes": bytes([i % 256] * (i % 5)), "kind": ["NEW", "OLD", "ODD"][i % 3],
             "inner": {"x": i, "y": ["ü", ""][: i % 3]} if i % 3 else None,
             "more": [{"x": -n, "y": []} for n in range(i % 3)], "numbers": list(range(-1, i % 5)),
-            "prices": {"a": i / 2, "b": 0.0} if i % 4 == 1 else {}, "maybe": None if i % 3 == 1 else i % 2,
+            "prices": prices(i) if i % 4 == 1 else {}, "maybe": None if i % 3 == 1 else i % 2,
             "left": i if i % 3 == 1 else None, "right": str(i) if i % 3 == 2 else None, "chosen": 0 if i % 2 else None,
         }
         message = make()
@@ -228,7 +264,7 @@ def protobuf(order):
         message.at.seconds, message.at.nanos = int(at.timestamp()), i
         row["at"] = int(at.timestamp()) * 10**9 + i
         row["prices"] = sorted(row["prices"].items())
-        values.append(bytes.fromhex(order["prefix"]) + message.SerializeToString(deterministic=True))
+        values.append(write(message))
         expected.append(row)
     save(order, values, expected, PROTOBUF_TYPES)
 
@@ -241,11 +277,15 @@ JSON_TYPES = pa.schema([
 
 def json_schema(order):
     values, expected = [], []
+    if "registry" in order:
+        write = confluent(order, "json", order["schema"])
+    else:
+        write = lambda row: struct.pack(">bI", 0, order["ids"][0]) + json.dumps(row).encode()
     for i in range(order["rows"]):
         at, day = START + dt.timedelta(milliseconds=i * 1001), dt.date(2026, 1, 1) + dt.timedelta(days=i % 300)
         row = {"id": i, "amount": i if i % 2 else i / 4, "note": None if i % 3 else f"ü{i}", "tags": [str(i)] * (i % 3), "here": {"x": i}}
         written = {**row, "day": day.isoformat(), "at": at.isoformat().replace("+00:00", "Z"), "never": None}
-        values.append(struct.pack(">bI", 0, order["ids"][0]) + json.dumps(written).encode())
+        values.append(write(written))
         expected.append({**row, "amount": float(row["amount"]), "here": {"x": float(i)}, "day": day, "at": at, "never": None})
     save(order, values, expected, JSON_TYPES)
 

@@ -349,7 +349,12 @@ fn fingerprint(row: &str) -> u128 {
 
 /// Runs one of the Python programs; what it says goes to the log.
 pub(crate) fn python(program: &str, order: &Value, log: &Path) -> anyhow::Result<Process> {
-    let mut command = Command::new(download::python()?);
+    start_python(&download::python()?, program, order, log)
+}
+
+/// The same by any interpreter.
+fn start_python(interpreter: &Path, program: &str, order: &Value, log: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(interpreter);
     command.arg(repository().join("tests/python").join(program)).arg(order.to_string());
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("AWS_EC2_METADATA_DISABLED", "true");
     Process::start_with_input(program, command, log, Stdio::null())
@@ -357,7 +362,12 @@ pub(crate) fn python(program: &str, order: &Value, log: &Path) -> anyhow::Result
 
 /// Has a Python program do what it is told, to its end; what it said.
 pub fn run_python(program: &str, order: &Value, scratch: &Path) -> anyhow::Result<String> {
-    let mut process = python(program, order, &scratch.join(format!("{program}.log")))?;
+    run_python_of(&download::python()?, program, order, scratch)
+}
+
+/// The same by another interpreter than the one of all readers.
+pub fn run_python_of(interpreter: &Path, program: &str, order: &Value, scratch: &Path) -> anyhow::Result<String> {
+    let mut process = start_python(interpreter, program, order, &scratch.join(format!("{program}.log")))?;
     let ended = process.wait(READ_LIMIT)?;
     ensure!(ended == Ended::Code(0), "{program} failed\n{}", process.log_tail());
     Ok(process.log())

@@ -1,7 +1,5 @@
 //! What a declared field says about its values in JSON, kept as metadata of the field.
 
-use std::collections::HashMap;
-
 use arrow_schema::{Field, TimeUnit};
 
 use super::value::expected;
@@ -68,7 +66,9 @@ impl JsonHints {
         let (encoding, epoch) = self.names();
         let entries = [(Self::ENCODING, encoding), (Self::EPOCH, epoch)];
         let entries = entries.into_iter().filter_map(|(key, name)| Some((key.to_owned(), name?.to_owned())));
-        field.with_metadata(entries.collect::<HashMap<String, String>>())
+        let mut metadata = field.metadata().clone();
+        metadata.extend(entries);
+        field.with_metadata(metadata)
     }
 }
 

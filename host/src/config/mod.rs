@@ -19,6 +19,7 @@ pub mod fault;
 mod hints;
 pub mod load;
 mod node;
+mod oauth;
 mod print;
 mod properties;
 mod reader;
@@ -31,6 +32,7 @@ mod variables;
 mod yaml;
 
 pub use hints::{BinaryEncoding, JsonHints, json_pointer};
+pub use oauth::{AssertionConfig, Grant, JWT_BEARER, OauthConfig, OidcConfig, librdkafka_properties};
 pub use print::schema_yaml;
 pub use redis::{ClientTls, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart};
 pub use secret::Secret;

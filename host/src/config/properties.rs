@@ -6,13 +6,13 @@
 
 use rdkafka::{ClientConfig, error::KafkaError, types::RDKafkaConfRes};
 
-use super::fault::hint_or_stop;
+use super::{fault::hint_or_stop, oauth};
 
 /// Why offsets are not left to librdkafka.
 const OFFSETS: &str = "offsets are committed only after the files that hold the rows are durable";
 
 /// Properties that are set by keys of ours, or that delivery depends on, with the reason.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 15] = [
     ("bootstrap.servers", "use source.bootstrap_servers"),
     ("metadata.broker.list", "use source.bootstrap_servers"),
     ("group.id", "use source.group_id"),
@@ -27,6 +27,7 @@ const REFUSED: [(&str, &str); 14] = [
     ("allow.auto.create.topics", "a topic that is only read must not come into being"),
     ("partition.assignment.strategy", "it is cooperative-sticky, so that a rebalance takes away only what moves"),
     ("plugin.library.paths", "no native library is loaded into this process"),
+    ("sasl.kerberos.kinit.cmd", "a pipeline starts no commands"),
 ];
 
 /// kafka-python's names that do not become librdkafka's by `_` to `.`.
@@ -113,6 +114,9 @@ pub(super) fn librdkafka_name(name: &str, value: &str) -> Result<String, String>
     let translated = KAFKA_PYTHON.iter().find(|(python, _)| *python == name).map(|(_, librdkafka)| *librdkafka);
     let candidates = translated.map_or_else(|| vec![name, dotted.as_str()], |translated| vec![translated]);
     for candidate in candidates {
+        if oauth::is_ours(candidate) {
+            return Ok(candidate.to_owned());
+        }
         match judge(candidate, value) {
             Verdict::Good => return Ok(candidate.to_owned()),
             Verdict::Wrong(message) => return Err(message),
@@ -200,6 +204,7 @@ mod tests {
         for name in COMMON {
             assert!(!matches!(judge(name, "1"), Verdict::Unknown), "{name}");
         }
+        assert_eq!(librdkafka_name("sasl_oauthbearer_method", "oidc").unwrap(), "sasl.oauthbearer.method");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Fields, TimeUnit};
+use arrow_schema::{
+    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, Fields, TimeUnit, extension::Uuid,
+};
 
 use super::{JsonHints, fault::hint_or_stop};
 
@@ -11,7 +13,7 @@ use super::{JsonHints, fault::hint_or_stop};
 pub(super) const DEPTH_MAX: usize = 16;
 
 /// Types that are one word.
-const SIMPLE: [(&str, DataType); 19] = [
+const SIMPLE: [(&str, DataType); 20] = [
     ("bool", DataType::Boolean),
     ("boolean", DataType::Boolean),
     ("int8", DataType::Int8),
@@ -31,6 +33,7 @@ const SIMPLE: [(&str, DataType); 19] = [
     ("binary", DataType::Binary),
     ("date", DataType::Date32),
     ("date32", DataType::Date32),
+    ("uuid", DataType::FixedSizeBinary(16)),
 ];
 
 /// Types that have parts.
@@ -57,6 +60,13 @@ pub(super) fn parse_type(text: &str, fields: Option<Fields>) -> Result<DataType,
     Ok(parsed)
 }
 
+/// A declared field. The only bytes of one length that can be declared are UUIDs, which files and plugins are told.
+pub(super) fn new_field(name: &str, data_type: DataType, nullable: bool) -> Field {
+    let is_uuid = data_type == DataType::FixedSizeBinary(16);
+    let field = Field::new(name, data_type, nullable);
+    if is_uuid { field.with_extension_type(Uuid) } else { field }
+}
+
 /// The text of a type as [`parse_type`] takes it, and the fields of the `struct` in it.
 pub(super) fn type_text(data_type: &DataType) -> (String, Option<&Fields>) {
     match data_type {
@@ -66,7 +76,9 @@ pub(super) fn type_text(data_type: &DataType) -> (String, Option<&Fields>) {
             let zone = zone.as_ref().map(|zone| format!(", {zone}")).unwrap_or_default();
             (format!("timestamp[{unit}{zone}]"), None)
         }
-        DataType::Decimal128(precision, scale) => (format!("decimal({precision},{scale})"), None),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            (format!("decimal({precision},{scale})"), None)
+        }
         DataType::List(element) => {
             let (text, fields) = type_text(element.data_type());
             (format!("list<{text}>"), fields)
@@ -118,7 +130,7 @@ impl<'a> Parser<'a> {
                 self.expect('<')?;
                 let element = self.data_type()?;
                 self.expect('>')?;
-                DataType::List(Arc::new(Field::new("item", element, true)))
+                DataType::List(Arc::new(new_field("item", element, true)))
             }
             "struct" => DataType::Struct(self.fields()?),
             "map" => self.map()?,
@@ -186,10 +198,11 @@ impl<'a> Parser<'a> {
 
     /// `(precision, scale)`.
     fn decimal(&mut self) -> Result<DataType, String> {
-        let wrong = "expected decimal(precision, scale) with a precision from 1 to 38 and a scale up to it";
+        let wrong = "expected decimal(precision, scale) with a precision from 1 to 76 and a scale up to it";
         self.expect('(')?;
         let before = self.rest;
-        let precision = self.word().parse::<u8>().ok().filter(|precision| (1..=38).contains(precision));
+        let precision =
+            self.word().parse::<u8>().ok().filter(|precision| (1..=DECIMAL256_MAX_PRECISION).contains(precision));
         let scale = if self.begins_with(',') {
             self.expect(',')?;
             self.word().parse::<u8>().ok()
@@ -199,7 +212,11 @@ impl<'a> Parser<'a> {
         match (precision, scale.and_then(|scale| i8::try_from(scale).ok())) {
             (Some(precision), Some(scale)) if scale.unsigned_abs() <= precision => {
                 self.expect(')')?;
-                Ok(DataType::Decimal128(precision, scale))
+                Ok(if precision <= DECIMAL128_MAX_PRECISION {
+                    DataType::Decimal128(precision, scale)
+                } else {
+                    DataType::Decimal256(precision, scale)
+                })
             }
             _ => {
                 self.rest = before;
@@ -229,7 +246,7 @@ impl<'a> Parser<'a> {
                 return Err(format!("the field {name:?} is there twice"));
             }
             self.expect(':')?;
-            fields.push(Field::new(name, self.data_type()?, true));
+            fields.push(new_field(name, self.data_type()?, true));
             if !self.begins_with(',') {
                 self.expect('>')?;
                 return Ok(fields.into());
@@ -249,7 +266,7 @@ impl<'a> Parser<'a> {
         self.expect(',')?;
         let values = self.data_type()?;
         self.expect('>')?;
-        let entries = vec![Field::new("key", DataType::Utf8, false), Field::new("value", values, true)];
+        let entries = vec![Field::new("key", DataType::Utf8, false), new_field("value", values, true)];
         let entries = Field::new("key_value", DataType::Struct(entries.into()), false);
         Ok(DataType::Map(Arc::new(entries), false))
     }
@@ -295,7 +312,7 @@ fn unknown(word: &str) -> String {
         None => hint_or_stop(word, SIMPLE.iter().map(|(name, _)| *name).chain(COMPOUND)),
     };
     format!(
-        "{word:?} is no type{hint} There are bool, int8 to int64, uint8 to uint64, float32, float64, string, binary, date, \
+        "{word:?} is no type{hint} There are bool, int8 to int64, uint8 to uint64, float32, float64, string, binary, uuid, date, \
          time[us], timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, map<string, T>"
     )
 }
@@ -321,6 +338,9 @@ mod tests {
         assert_eq!(show("time[ms]").unwrap(), "Time32(ms)");
         assert_eq!(show("decimal(10, 2)").unwrap(), "Decimal128(10, 2)");
         assert_eq!(show("decimal(10)").unwrap(), "Decimal128(10, 0)");
+        assert_eq!(show("decimal(39, 2)").unwrap(), "Decimal256(39, 2)");
+        let Ok(DataType::List(item)) = parse_type("list<uuid>", None) else { panic!("no list") };
+        assert!(item.has_valid_extension_type::<Uuid>());
         assert_eq!(
             show("struct<a: list<string>, b-c: map<string, int32>>").unwrap(),
             "Struct(\"a\": List(Utf8), \"b-c\": Map(\"key_value\": non-null Struct(\"key\": non-null Utf8, \"value\": Int32), unsorted))"
@@ -335,7 +355,7 @@ mod tests {
         assert_eq!(
             fault("list<strin>"),
             "\"strin\" is no type; did you mean string? There are bool, int8 to int64, uint8 to uint64, float32, float64, \
-             string, binary, date, time[us], timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, \
+             string, binary, uuid, date, time[us], timestamp[ms, UTC], decimal(10,2), list<T>, struct<name: T, ...>, \
              map<string, T>, at character 6 of \"list<strin>\""
         );
         assert!(fault("integer").starts_with("\"integer\" is no type; did you mean int32 or int64? There are bool"));
@@ -348,8 +368,8 @@ mod tests {
             "times are stored in UTC: expected UTC, or no zone, at character 15 of \"timestamp[ms, Europe/Berlin]\""
         );
         assert_eq!(fault("time[s]"), "expected the unit ms, us or ns, at character 5 of \"time[s]\"");
-        let decimal = "expected decimal(precision, scale) with a precision from 1 to 38 and a scale up to it";
-        for text in ["decimal(39,2)", "decimal(5,6)", "decimal(5,-1)", "decimal()", "decimal(0)"] {
+        let decimal = "expected decimal(precision, scale) with a precision from 1 to 76 and a scale up to it";
+        for text in ["decimal(77,2)", "decimal(5,6)", "decimal(5,-1)", "decimal()", "decimal(0)"] {
             assert_eq!(fault(text), format!("{decimal}, at character 9 of {text:?}"));
         }
         assert_eq!(

@@ -6,18 +6,18 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, ListArray, MapArray,
-    PrimitiveArray, StringArray, StructArray, new_null_array,
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, Float32Array,
+    Float64Array, ListArray, MapArray, PrimitiveArray, StringArray, StructArray, new_null_array,
     types::{
         ArrowPrimitiveType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType,
         Time64MicrosecondType, Time64NanosecondType, TimestampMicrosecondType, TimestampMillisecondType,
         TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
-use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, i256};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, TimeUnit};
 
-use super::{object::Fields, shape::plain_type};
+use super::{object::Fields, shape::plain_field};
 use crate::config::{BinaryEncoding, JsonHints, OnNewField};
 
 /// Where a column's type comes from, which decides what it takes.
@@ -80,6 +80,10 @@ pub(super) enum Values {
     Date(Vec<i32>),
     /// Decimals of a precision and scale.
     Decimal(Vec<i128>, u8, i8),
+    /// Decimals of more than 38 digits.
+    Decimal256(Vec<i256>, u8, i8),
+    /// UUIDs, as RFC 9562 orders their bytes.
+    Uuid(Vec<[u8; 16]>),
     /// Where each list ends, and the elements.
     List(Vec<i32>, Box<Column>),
     /// The fields.
@@ -123,6 +127,11 @@ impl Column {
             }
             DataType::Date32 => Values::Date(Vec::new()),
             DataType::Decimal128(precision, scale) => Values::Decimal(Vec::new(), *precision, *scale),
+            DataType::Decimal256(precision, scale) if rules == Rules::Declared => {
+                Values::Decimal256(Vec::new(), *precision, *scale)
+            }
+            // No other bytes of one length can be declared.
+            DataType::FixedSizeBinary(_) if rules == Rules::Declared => Values::Uuid(Vec::new()),
             DataType::List(element) => Values::List(Vec::new(), child(element)?),
             DataType::Struct(fields) => {
                 Values::Struct(Box::new(Fields::new(fields, |_| rules, rules.inside(on_new_field))?))
@@ -144,7 +153,7 @@ impl Column {
             _ => return Err(unsupported(field)),
         };
         let is_inferred = rules != Rules::Declared;
-        let field = Arc::new(Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()));
+        let field = Arc::new(plain_field(field));
         Ok(Self { field, is_inferred, validity: Vec::new(), values })
     }
 
@@ -165,6 +174,8 @@ impl Column {
             Values::Text(ends, data, _) | Values::Binary(ends, data, _) => ends.push(end_of(data.len())),
             Values::Date(values) => values.push(0),
             Values::Decimal(values, ..) => values.push(0),
+            Values::Decimal256(values, ..) => values.push(i256::ZERO),
+            Values::Uuid(values) => values.push([0; 16]),
             Values::List(ends, child) | Values::Map(ends, child, _) => ends.push(end_of(child.len())),
             Values::Struct(fields) => fields.push_nulls(),
             Values::Foreign => {}
@@ -186,6 +197,8 @@ impl Column {
             }
             Values::Date(values) => values.truncate(len),
             Values::Decimal(values, ..) => values.truncate(len),
+            Values::Decimal256(values, ..) => values.truncate(len),
+            Values::Uuid(values) => values.truncate(len),
             Values::List(ends, child) => {
                 ends.truncate(len);
                 child.truncate(last_end(ends));
@@ -228,6 +241,13 @@ impl Column {
             Values::Decimal(values, precision, scale) => Arc::new(
                 Decimal128Array::try_new(taken(values).into(), nulls)?.with_precision_and_scale(*precision, *scale)?,
             ),
+            Values::Decimal256(values, precision, scale) => Arc::new(
+                Decimal256Array::try_new(taken(values).into(), nulls)?.with_precision_and_scale(*precision, *scale)?,
+            ),
+            Values::Uuid(values) => {
+                let bytes = Buffer::from_vec(taken(values).into_flattened());
+                Arc::new(FixedSizeBinaryArray::try_new(UUID_WIDTH, bytes, nulls)?)
+            }
             Values::List(ends, child) => {
                 let element = Arc::clone(&child.field);
                 Arc::new(ListArray::try_new(element, offsets(ends), child.finish()?, nulls)?)
@@ -241,6 +261,9 @@ impl Column {
         })
     }
 }
+
+/// Arrow's length of a UUID.
+pub(super) const UUID_WIDTH: i32 = 16;
 
 /// What a vector holds; room for as much again is kept, since the next batch is like this one.
 fn taken<T>(values: &mut Vec<T>) -> Vec<T> {

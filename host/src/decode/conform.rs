@@ -8,14 +8,16 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, FixedSizeListArray, Float32Array, ListArray, MapArray, OffsetSizeTrait, StructArray,
-    cast::AsArray, make_array, new_null_array, types::Float32Type,
+    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, ListArray, MapArray, OffsetSizeTrait,
+    StructArray, cast::AsArray, make_array, new_null_array, types::Float32Type,
 };
 use arrow_buffer::{ArrowNativeType as _, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef};
+use uuid::Uuid;
 
 use super::{
+    column::UUID_WIDTH,
     fault::Fault,
     types::{is_same_kind, is_texty, pair},
 };
@@ -100,8 +102,26 @@ fn convert(
             };
             cast_with_options(&array, wanted, &CAST).map_err(|error| failed(&error))
         }
+        (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::FixedSizeBinary(UUID_WIDTH))
+            if leeway == Leeway::Nearest =>
+        {
+            uuids(&visible(array, parents)?)
+        }
         (given, wanted) => Err(Fault { code: "wrong-type", message: format!("expected {wanted}, found {given}") }),
     }
+}
+
+/// Texts as the UUIDs that they are; nothing else of this length can be declared.
+fn uuids(array: &ArrayRef) -> Result<ArrayRef, Fault> {
+    let texts = cast_with_options(array, &DataType::Utf8, &CAST).map_err(|error| failed(&error))?;
+    let uuid = |text: Option<&str>| match text.map(Uuid::try_parse) {
+        None => Ok(None),
+        Some(Ok(uuid)) => Ok(Some(uuid.into_bytes())),
+        Some(Err(error)) => Err(Fault { code: "wrong-type", message: format!("expected a UUID: {error}") }),
+    };
+    let uuids = texts.as_string::<i32>().iter().map(uuid).collect::<Result<Vec<_>, _>>()?;
+    let uuids = FixedSizeBinaryArray::try_from_sparse_iter_with_size(uuids.into_iter(), UUID_WIDTH);
+    uuids.map(|uuids| Arc::new(uuids) as ArrayRef).map_err(|error| failed(&error))
 }
 
 /// The array with what lies below null parents as null: it may be anything.
@@ -282,6 +302,13 @@ mod tests {
         let decimals = Decimal128Array::from(vec![1234]).with_precision_and_scale(10, 2).unwrap();
         assert_eq!(to(decimals.clone(), Decimal128(10, 1)).unwrap_err(), "precision-loss");
         assert!(to(decimals, Decimal128(10, 4)).is_ok());
+        let uuid = DataType::FixedSizeBinary(16);
+        let text = |text: &'static str| arrow_array::StringArray::from(vec![text]);
+        assert!(to(text("0189fedcba9870008000000000000001"), uuid.clone()).is_ok());
+        assert_eq!(to(text("0189fedcba987000800000000000000"), uuid.clone()).unwrap_err(), "wrong-type");
+        let array: ArrayRef = Arc::new(text("0189fedcba9870008000000000000001"));
+        let inferred = conform(&array, &Field::new("x", uuid, true), Leeway::Exact);
+        assert!(inferred.is_err(), "other bytes of this length are none");
         let nanos = |value| TimestampNanosecondArray::from(vec![value]).with_timezone("Europe/Berlin");
         let micros = Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         assert_eq!(to(nanos(1_000), micros.clone()).unwrap().data_type(), &micros);

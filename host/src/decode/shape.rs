@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, UInt32Array};
-use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields as ArrowFields, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields as ArrowFields, Schema, SchemaRef, extension::Uuid};
 
 use super::{
     fault::{Fault, excerpt},
@@ -171,22 +171,23 @@ impl Shape {
     }
 }
 
-/// Fields without metadata at any level: what is there is for us, not for the readers of files.
+/// See [`plain_field`].
 fn plain_fields(fields: &ArrowFields) -> ArrowFields {
-    let field = |field: &FieldRef| Field::new(field.name(), plain_type(field.data_type()), field.is_nullable());
-    fields.iter().map(field).collect()
+    fields.iter().map(|field| plain_field(field)).collect()
 }
 
-/// The same for a type.
-pub(super) fn plain_type(data_type: &DataType) -> DataType {
-    let plain =
-        |field: &FieldRef| Arc::new(Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()));
-    match data_type {
+/// A field without metadata at any level: what is there is for us, not for the readers of files. That bytes are a UUID is for
+/// them.
+pub(super) fn plain_field(field: &Field) -> Field {
+    let plain = |field: &FieldRef| Arc::new(plain_field(field));
+    let data_type = match field.data_type() {
         DataType::List(item) => DataType::List(plain(item)),
         DataType::Struct(children) => DataType::Struct(plain_fields(children)),
         DataType::Map(entries, sorted) => DataType::Map(plain(entries), *sorted),
         other => other.clone(),
-    }
+    };
+    let plain = Field::new(field.name(), data_type, field.is_nullable());
+    if field.has_valid_extension_type::<Uuid>() { plain.with_extension_type(Uuid) } else { plain }
 }
 
 /// How many fields a field is, those inside counted.

@@ -9,6 +9,7 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 use arrow_schema::TimeUnit;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::de::{Deserialize as _, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use uuid::Uuid;
 
 use super::{
     column::{Column, Values},
@@ -48,6 +49,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
             Values::Float64(_)
             | Values::Float32(_)
             | Values::Decimal(..)
+            | Values::Decimal256(..)
             | Values::Text(.., true)
             | Values::Int(..)
             | Values::UInt64(_) => {
@@ -93,6 +95,12 @@ impl ValueSeed<'_> {
                     Err(code) => return Err(reading.unfit(column, code)),
                 }
             }
+            Values::Decimal256(values, precision, scale) if is_number || is_text => {
+                match parse_decimal(raw.trim_matches('"'), *precision, *scale) {
+                    Ok(value) => values.push(value),
+                    Err(code) => return Err(reading.unfit(column, code)),
+                }
+            }
             Values::Text(ends, data, _) if is_text => {
                 let text: Cow<'_, str> = match raw.get(1..raw.len() - 1) {
                     Some(inner) if !inner.contains('\\') => inner.into(),
@@ -129,6 +137,10 @@ impl ValueSeed<'_> {
                 None => return Err(reading.wrong_type(column)),
                 Some(nanos) if nanos % nanos_of(*unit) != 0 => return Err(reading.unfit(column, "precision-loss")),
                 Some(nanos) => values.push(nanos / nanos_of(*unit)),
+            },
+            Values::Uuid(values) => match Uuid::try_parse(text) {
+                Ok(uuid) => values.push(uuid.into_bytes()),
+                Err(_) => return Err(reading.wrong_type(column)),
             },
             Values::Binary(ends, data, encoding) => match bytes_in(text, *encoding) {
                 Some(bytes) => push_bytes(reading, ends, data, &bytes)?,

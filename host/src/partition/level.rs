@@ -8,8 +8,9 @@ use std::{fmt::Write as _, sync::Arc};
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, cast::AsArray, make_array, types::Int64Type};
 use arrow_buffer::NullBuffer;
 use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::{ArrowError, DataType, Schema, TimeUnit};
+use arrow_schema::{ArrowError, DataType, Field, Schema, TimeUnit, extension};
 use chrono::{DateTime, Datelike, Timelike, Utc};
+use uuid::Uuid;
 
 use super::path;
 use crate::{
@@ -40,6 +41,8 @@ enum Rendering {
     Text,
     /// The text of a float; infinity is spelled as Spark does.
     Float,
+    /// The text of a UUID, in lower case with hyphens.
+    Uuid,
     /// A whole number.
     Integer,
     /// 0 or 1.
@@ -77,8 +80,8 @@ pub(super) enum Unfit {
 impl Level {
     /// Finds a column; otherwise an error that names the columns there are, or the types that can be a directory.
     pub(super) fn new(config: &PartitionColumn, schema: &Schema) -> Result<Self, PipelineError> {
-        let (place, data_type) = find(&config.column, schema).ok_or_else(|| missing(config, schema))?;
-        let rendering = rendering(config.transform, data_type).ok_or_else(|| wrong_type(config, data_type))?;
+        let (place, field) = find(&config.column, schema).ok_or_else(|| missing(config, schema))?;
+        let rendering = rendering(config.transform, field).ok_or_else(|| wrong_type(config, field.data_type()))?;
         let mut label = String::new();
         path::escape(&config.directory_name(), &mut label);
         label.push('=');
@@ -90,6 +93,7 @@ impl Level {
         let values = self.values(rows)?;
         Ok(match self.rendering {
             Rendering::Text | Rendering::Float => Keys::Text(text(&values)?),
+            Rendering::Uuid => Keys::Text(uuids(&values)),
             Rendering::Integer | Rendering::Boolean => Keys::Number(numbers(&values, &DataType::Int64)?),
             Rendering::Timestamp(unit) => Keys::Number(numbers(&values, &DataType::Timestamp(unit, None))?),
             Rendering::Year | Rendering::Month | Rendering::Day => Keys::Number(periods(&values, DAY_SECONDS)?),
@@ -167,17 +171,17 @@ impl Unfit {
 }
 
 /// A column by its name, or a field in structs by its dotted path.
-fn find<'schema>(name: &str, schema: &'schema Schema) -> Option<(Vec<usize>, &'schema DataType)> {
+fn find<'schema>(name: &str, schema: &'schema Schema) -> Option<(Vec<usize>, &'schema Field)> {
     if let Some((at, field)) = schema.fields().find(name) {
-        return Some((vec![at], field.data_type()));
+        return Some((vec![at], field));
     }
     let mut parts = name.split('.');
     let (at, field) = schema.fields().find(parts.next()?)?;
-    parts.try_fold((vec![at], field.data_type()), |(mut place, data_type), part| {
-        let DataType::Struct(fields) = data_type else { return None };
+    parts.try_fold((vec![at], field.as_ref()), |(mut place, field), part| {
+        let DataType::Struct(fields) = field.data_type() else { return None };
         let (at, field) = fields.find(part)?;
         place.push(at);
-        Some((place, field.data_type()))
+        Some((place, field.as_ref()))
     })
 }
 
@@ -201,7 +205,7 @@ fn wrong_type(config: &PartitionColumn, data_type: &DataType) -> PipelineError {
     PipelineError::stop(if *transform == PartitionTransform::Identity {
         format!(
             "sink.partition_by names the column `{column}` of type {data_type}, which cannot be a directory; possible \
-             are utf8, integers, boolean, date, timestamp, decimal, float, and year, month, day or hour of a date or \
+             are utf8, integers, boolean, date, timestamp, decimal, float, uuid, and year, month, day or hour of a date or \
              timestamp"
         )
     } else {
@@ -214,7 +218,8 @@ fn wrong_type(config: &PartitionColumn, data_type: &DataType) -> PipelineError {
 }
 
 /// How values of a type become text; `None` where they cannot.
-fn rendering(transform: PartitionTransform, data_type: &DataType) -> Option<Rendering> {
+fn rendering(transform: PartitionTransform, field: &Field) -> Option<Rendering> {
+    let data_type = field.data_type();
     let data_type = if let DataType::Dictionary(_, values) = data_type { values } else { data_type };
     let is_time = matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
     match transform {
@@ -233,6 +238,9 @@ fn rendering(transform: PartitionTransform, data_type: &DataType) -> Option<Rend
             | DataType::Decimal128(..)
             | DataType::Decimal256(..) => Some(Rendering::Text),
             DataType::Float16 | DataType::Float32 | DataType::Float64 => Some(Rendering::Float),
+            DataType::FixedSizeBinary(_) if field.has_valid_extension_type::<extension::Uuid>() => {
+                Some(Rendering::Uuid)
+            }
             DataType::Boolean => Some(Rendering::Boolean),
             DataType::Date32 | DataType::Date64 => Some(Rendering::Day),
             DataType::Timestamp(unit, _) => Some(Rendering::Timestamp(*unit)),
@@ -246,6 +254,13 @@ fn rendering(transform: PartitionTransform, data_type: &DataType) -> Option<Rend
 /// Values as text.
 fn text(values: &ArrayRef) -> Result<StringArray, ArrowError> {
     Ok(cast(values, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+/// UUIDs as text.
+fn uuids(values: &ArrayRef) -> StringArray {
+    let Some(values) = values.as_fixed_size_binary_opt() else { return StringArray::new_null(values.len()) };
+    let text = |bytes: Option<&[u8]>| Some(Uuid::from_slice(bytes?).ok()?.hyphenated().to_string());
+    values.iter().map(text).collect()
 }
 
 /// Values as whole numbers, by way of a type that has the wanted unit.
@@ -316,7 +331,7 @@ fn print(rendering: Rendering, number: i64, text: &mut String) -> Option<()> {
             print_date(time, text)?;
             write!(text, "-{:02}", time.hour()).ok()?;
         }
-        Rendering::Integer | Rendering::Text | Rendering::Float => write!(text, "{number}").ok()?,
+        Rendering::Integer | Rendering::Text | Rendering::Float | Rendering::Uuid => write!(text, "{number}").ok()?,
     }
     Some(())
 }

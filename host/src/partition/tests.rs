@@ -1,13 +1,13 @@
 //! What splitting promises, for batches of any content.
 
 use arrow_array::{
-    Array, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
-    ListArray, StringArray, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray, UInt64Array,
+    Array, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, FixedSizeBinaryArray, Float64Array, Int32Array,
+    Int64Array, ListArray, StringArray, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray, UInt64Array,
     cast::AsArray,
     types::{Int32Type, Int64Type},
 };
 use arrow_buffer::NullBuffer;
-use arrow_schema::{DataType, Field, Fields, Schema};
+use arrow_schema::{DataType, Field, Fields, Schema, extension::Uuid};
 use proptest::prelude::*;
 
 use super::*;
@@ -71,6 +71,16 @@ fn every_printable_type_becomes_a_directory_as_spark_spells_it() {
     assert_eq!(directory_of("c", Arc::new(decimal)), "c=12.30");
     let dictionary: DictionaryArray<Int32Type> = vec!["de"].into_iter().collect();
     assert_eq!(directory_of("c", Arc::new(dictionary)), "c=de");
+    let id = [0x01, 0x89, 0xfe, 0xdc, 0xba, 0x98, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, 1];
+    let ids = FixedSizeBinaryArray::try_from_iter([id].into_iter()).unwrap();
+    let field = Field::new("c", DataType::FixedSizeBinary(16), true);
+    let of = |field: Field| {
+        let schema = Schema::new(vec![field, Field::new("id", DataType::Int64, true)]);
+        RecordBatch::try_new(schema.into(), vec![Arc::new(ids.clone()), Arc::new(Int64Array::from(vec![1]))]).unwrap()
+    };
+    let rows = of(field.clone().with_extension_type(Uuid));
+    assert_eq!(names(&split(&["c"], &rows)), ["c=0189fedc-ba98-7000-8000-000000000001"]);
+    assert!(Partitioner::new(&sink(&["c"]), of(field).schema_ref()).is_err(), "bytes that nobody calls a UUID");
     assert_eq!(directory_of("c", micros(noon)), "c=2026-11-23 14%3A25%3A12");
     assert_eq!(directory_of("c", micros(noon + 120_000)), "c=2026-11-23 14%3A25%3A12.12");
     assert_eq!(directory_of("year(c)", micros(noon)), "c_year=2026");

@@ -86,10 +86,11 @@ pub(super) fn start(
 ) -> Result<SourceStream, PipelineError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let group = Arc::new(Group::new(sender, &context, kafka));
-    let member = Member::new(Arc::clone(&group));
+    let member = Member::new(Arc::clone(&group), client::Listener::new(kafka)?);
     let consumer: BaseConsumer<Member> = client::consumer_config(kafka, &context)
         .create_with_context(member)
         .map_err(|error| client::refused(kafka, error))?;
+    consumer.context().listener.attach(consumer.client());
     let topics: Vec<&str> = kafka.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(|error| {
         PipelineError::stop(format!("source.topics: cannot subscribe to {topics:?}")).because(error)
@@ -178,11 +179,14 @@ pub(super) async fn check(kafka: KafkaConfig) -> Result<(), PipelineError> {
 fn check_now(kafka: &KafkaConfig) -> Result<(), PipelineError> {
     let servers = kafka.bootstrap_servers.join(",");
     let config: ClientConfig = client::base_config(kafka, "fs-data-sink-check");
-    let context = client::Listener::default();
+    let context = client::Listener::new(kafka)?;
     let consumer: BaseConsumer<client::Listener> =
         config.create_with_context(context).map_err(|error| client::refused(kafka, error))?;
+    consumer.context().attach(consumer.client());
+    // Where a token is needed, it is asked for in a poll.
+    let _ = consumer.poll(EVENT_WAIT);
     let metadata = consumer.fetch_metadata(None, CHECK_TIMEOUT).map_err(|error| {
-        // Errors are heard only in a poll, which has not happened yet.
+        // Errors are heard only in a poll.
         for _ in 0..EVENTS_HEARD_MAX {
             let _ = consumer.poll(EVENT_WAIT);
         }

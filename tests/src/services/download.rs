@@ -24,6 +24,11 @@ pub fn python() -> anyhow::Result<PathBuf> {
     piece("python/bin/python")
 }
 
+/// The Python that has Confluent's serializers, where they could be had.
+pub fn confluent() -> anyhow::Result<PathBuf> {
+    piece("confluent/bin/python")
+}
+
 /// SeaweedFS.
 pub fn weed() -> anyhow::Result<PathBuf> {
     piece("python/bin/weed")

@@ -1,5 +1,5 @@
 //! A real HDFS as companies run it: Kerberos for the RPC, everything encrypted, HTTPS for the REST interface, which lets in
-//! whoever has a delegation token. The key distribution centre is Apache Kerby's, as Hadoop's own tests start it.
+//! whoever has a delegation token.
 
 use std::{
     fs,
@@ -11,16 +11,13 @@ use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
-    download,
     folder::TestFolder,
     free_port,
-    hdfs::{DATANODE, JVM, NAMENODE, START_LIMIT, at, java, run_tool, settings, write_site},
+    hdfs::{DATANODE, NAMENODE, START_LIMIT, at, java, run_tool, settings, write_site},
+    kerberos::{self, REALM},
     process::Process,
 };
 use crate::wait::{self, Look};
-
-/// Realm of the principals.
-const REALM: &str = "FSDATASINK.TEST";
 
 /// The superuser.
 const SUPERUSER: &str = "hdfs";
@@ -33,21 +30,6 @@ const WEB_PRINCIPAL: &str = "HTTP/localhost";
 
 /// Password of the key store.
 const PASSWORD: &str = "changeit";
-
-/// Kerby's settings: TCP only, on loopback, on a free port.
-const KDC_SETTINGS: &str = "org.name=FSDATASINK
-org.domain=TEST
-kdc.bind.address=localhost
-kdc.port=0
-instance=DefaultKrbServer
-max.ticket.lifetime=86400000
-max.renewable.lifetime=604800000
-transport=TCP
-debug=false
-";
-
-/// Main class of the key distribution centre.
-const KDC: &str = "org.apache.hadoop.minikdc.MiniKdc";
 
 /// Main class of the tool that fetches a delegation token.
 const FETCHER: &str = "org.apache.hadoop.hdfs.tools.DelegationTokenFetcher";
@@ -72,7 +54,7 @@ impl HdfsSecure {
     pub fn start() -> anyhow::Result<Self> {
         let folder = TestFolder::new("hdfs-secure")?;
         let root = folder.path().to_owned();
-        let kdc = start_kdc(&root)?;
+        let kdc = kerberos::start(&root, &[PRINCIPAL, WEB_PRINCIPAL])?;
         make_certificate(&root)?;
         let (rpc_port, https_port) = (free_port()?, free_port()?);
         write_settings(&root, rpc_port, https_port)?;
@@ -129,8 +111,7 @@ impl HdfsSecure {
     /// Variables that a program needs to have a ticket of its own accord.
     #[must_use]
     pub fn kerberos(&self) -> [(&'static str, String); 3] {
-        let at = |name: &str| self.folder.path().join(name).display().to_string();
-        [("KRB5_CONFIG", at("krb5.conf")), ("KRB5_CLIENT_KTNAME", at("keytab")), ("KRB5CCNAME", at("tickets"))]
+        kerberos::variables(self.folder.path())
     }
 
     /// Leaves its folder on disk, for whoever looks into a failure; returns where the logs are.
@@ -138,17 +119,6 @@ impl HdfsSecure {
         self.folder.keep();
         self.folder.path().display().to_string()
     }
-}
-
-/// Starts the key distribution centre, which writes `krb5.conf` and `keytab`.
-fn start_kdc(root: &Path) -> anyhow::Result<Process> {
-    fs::write(root.join("kdc.properties"), KDC_SETTINGS)?;
-    let mut command = Command::new("java");
-    command.args(JVM).arg("-cp").arg(format!("{}/*", download::hdfs_jars()?.display())).current_dir(root);
-    command.args([KDC, ".", "kdc.properties", "keytab", PRINCIPAL, WEB_PRINCIPAL]);
-    let mut kdc = Process::start("the key distribution centre", command, &root.join("kdc.log"))?;
-    kdc.wait_for_text("Standalone MiniKdc Running", START_LIMIT)?;
-    Ok(kdc)
 }
 
 /// A key and a certificate for `localhost`.

@@ -64,6 +64,8 @@ struct Server {
     folder: Mutex<TestFolder>,
     /// The JVM; `None` while it is stopped.
     process: Mutex<Option<Process>>,
+    /// Options of the JVM.
+    options: Vec<String>,
 }
 
 /// Sends records; see [`Kafka::producer`].
@@ -121,7 +123,7 @@ impl Kafka {
         let mut format = Process::start("Kafka's format tool", format, &log)?;
         let formatted = format.wait(START_LIMIT)?;
         ensure!(formatted == super::process::Ended::Code(0), "Kafka's format tool failed\n{}", format.log_tail());
-        let server = Server { folder: Mutex::new(folder), process: Mutex::new(None) };
+        let server = Server { folder: Mutex::new(folder), process: Mutex::new(None), options: extra.options };
         let kafka = Self { bootstrap: format!("127.0.0.1:{port}"), server: Some(server) };
         kafka.start_again()?;
         Ok(kafka)
@@ -161,7 +163,7 @@ impl Kafka {
         let command = {
             let folder = server.folder.lock().unwrap_or_else(PoisonError::into_inner);
             let mut command = java(&folder)?;
-            command.arg("kafka.Kafka").arg(folder.path().join("server.properties"));
+            command.args(&server.options).arg("kafka.Kafka").arg(folder.path().join("server.properties"));
             (command, folder.path().join("broker.log"))
         };
         let mut process = Process::start("Kafka", command.0, &command.1)?;
@@ -368,6 +370,8 @@ pub(super) struct Extra {
     pub(super) settings: String,
     /// Users, as the format tool takes them.
     pub(super) format: Vec<String>,
+    /// Options of the JVM.
+    pub(super) options: Vec<String>,
 }
 
 /// `server.properties`. Topics are never made by being asked for, so that an unknown topic stays unknown; groups may

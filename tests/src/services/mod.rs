@@ -23,6 +23,7 @@ pub mod hdfs_pair;
 pub mod hdfs_secure;
 pub mod kafka;
 pub mod kafka_secure;
+pub mod kerberos;
 mod listener;
 pub mod process;
 pub mod proxy;

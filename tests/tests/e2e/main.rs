@@ -7,6 +7,7 @@ mod ambiguous;
 mod azure;
 mod begin;
 mod compact;
+mod corners;
 mod dead_letters;
 mod disk;
 mod evolution;

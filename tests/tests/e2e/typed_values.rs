@@ -4,9 +4,10 @@ use std::{fs, path::Path, sync::LazyLock, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use fs_data_sink_tests::{
-    lake::{Lake, run_python},
+    lake::{Lake, run_python, run_python_of},
     program::{Configuration, Workspace, kafka_source, local_sink},
     services::{
+        download,
         kafka::{Kafka, NewRecord},
         registry::Registry,
     },
@@ -185,6 +186,41 @@ fn protobuf_with_a_registry_and_with_descriptors() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The schema of the JSON that Python writes.
+fn order_json_schema() -> Value {
+    let number = json!({"type": "number"});
+    json!({"type": "object", "title": "Order", "properties": {
+        "id": {"type": "integer"}, "amount": number, "note": {"type": ["null", "string"]},
+        "day": {"type": "string", "format": "date"}, "at": {"type": "string", "format": "date-time"},
+        "tags": {"type": "array", "items": {"type": "string"}}, "here": {"type": "object", "properties": {"x": number}},
+        "never": {"oneOf": [{"type": "null"}, number]},
+    }})
+}
+
+/// Scenario: Confluent's own serializers write Avro, Protobuf and JSON, and register the schemas themselves.
+/// Guarantees: DuckDB reads the same values in the same types.
+#[test]
+fn what_confluents_serializers_write() -> anyhow::Result<()> {
+    // Without them there is nothing to show; tests/setup.sh has said so.
+    let Ok(interpreter) = download::confluent() else {
+        return Ok(());
+    };
+    for (format, schema) in [("avro", None), ("protobuf", None), ("json_schema", Some(order_json_schema().to_string()))]
+    {
+        scenario(&format!("confluent-{format}"), |workspace| {
+            let (kafka, registry) = (kafka()?, registry()?);
+            let order = json!({"do": format, "folder": workspace.path(), "rows": ROWS, "registry": registry.url(),
+                "topic": unique("orders"), "schema": schema});
+            run_python_of(&interpreter, "typed_values.py", &order, workspace.path())?;
+            let source = format!("  value_format: {format}\n  schema_registry: {{url: \"{}\"}}\n", registry.url());
+            let topic = prepare(workspace, kafka, values(workspace)?, &source)?;
+            workspace.run(&["run", "pipeline.yaml", "--until-end"], LONG)?.expect(0, &[])?;
+            check(workspace, &topic, 0)
+        })?;
+    }
+    Ok(())
+}
+
 /// Scenario: JSON behind the number of a schema, whose types say more than the records do.
 /// Guarantees: fields have the schema's types: integers in a field of numbers are floats, dates are dates, a field without a value has
 /// a column.
@@ -192,13 +228,7 @@ fn protobuf_with_a_registry_and_with_descriptors() -> anyhow::Result<()> {
 fn json_with_a_registry() -> anyhow::Result<()> {
     scenario("json-schema", |workspace| {
         let (kafka, registry) = (kafka()?, registry()?);
-        let number = json!({"type": "number"});
-        let schema = json!({"type": "object", "properties": {
-            "id": {"type": "integer"}, "amount": number, "note": {"type": ["null", "string"]},
-            "day": {"type": "string", "format": "date"}, "at": {"type": "string", "format": "date-time"},
-            "tags": {"type": "array", "items": {"type": "string"}}, "here": {"type": "object", "properties": {"x": number}},
-            "never": {"oneOf": [{"type": "null"}, number]},
-        }});
+        let schema = order_json_schema();
         let id = registry.register(&unique("orders"), "JSON", &schema.to_string(), &[])?;
         write(workspace, json!({"do": "json_schema", "ids": [id]}))?;
         let mut all = values(workspace)?;

@@ -24,8 +24,9 @@ use rdkafka::{
 use crate::{
     batch::{DeadLetter, Stage, rfc3339},
     commit::CommitContext,
-    config::KafkaLetterConfig,
+    config::{KafkaLetterConfig, librdkafka_properties as librdkafka},
     error::PipelineError,
+    oauth::Tokens,
 };
 
 /// Letters on their way at a time: enough to fill librdkafka's batches.
@@ -51,7 +52,7 @@ pub(in crate::commit) struct LetterProducer {
     /// Where to.
     config: KafkaLetterConfig,
     /// Made with the first letter, and anew after a failure.
-    producer: Mutex<Option<FutureProducer>>,
+    producer: Mutex<Option<FutureProducer<Tokens>>>,
 }
 
 impl fmt::Debug for LetterProducer {
@@ -113,7 +114,7 @@ impl LetterProducer {
     /// Sends a letter; why it is not in the topic. Letters are looked at one by one, so they keep no order.
     async fn send_one(
         &self,
-        producer: &FutureProducer,
+        producer: &FutureProducer<Tokens>,
         context: &CommitContext,
         letter: &DeadLetter,
     ) -> Option<KafkaError> {
@@ -126,12 +127,12 @@ impl LetterProducer {
     }
 
     /// The producer, made where there is none.
-    fn producer(&self) -> Result<FutureProducer, PipelineError> {
+    fn producer(&self) -> Result<FutureProducer<Tokens>, PipelineError> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = &*producer {
             return Ok(producer.clone());
         }
-        let made: FutureProducer = client_config(&self.config).create().map_err(refused)?;
+        let made = make(&self.config)?;
         *producer = Some(made.clone());
         Ok(made)
     }
@@ -168,7 +169,7 @@ pub(in crate::commit) async fn check(config: KafkaLetterConfig) -> Result<(), Pi
     let asked = tokio::task::spawn_blocking(move || {
         let KafkaLetterConfig { topic, bootstrap_servers, .. } = &config;
         let servers = bootstrap_servers.join(",");
-        let producer: FutureProducer = client_config(&config).create().map_err(refused)?;
+        let producer = make(&config)?;
         // Of all topics: asking for one by its name may make it.
         let metadata = producer.client().fetch_metadata(None, CHECK_TIMEOUT).map_err(|error| {
             PipelineError::stop(format!("dead_letter.bootstrap_servers: cannot reach Kafka at {servers}"))
@@ -194,12 +195,21 @@ fn missing(KafkaLetterConfig { topic, bootstrap_servers, .. }: &KafkaLetterConfi
     PipelineError::stop(format!("dead_letter.topic: the topic {topic:?} does not exist on {servers}; create it"))
 }
 
+/// A producer.
+fn make(config: &KafkaLetterConfig) -> Result<FutureProducer<Tokens>, PipelineError> {
+    let tokens = Tokens::new(&config.extra_config)?;
+    let producer: FutureProducer<Tokens> =
+        client_config(config).create_with_context(tokens.clone()).map_err(refused)?;
+    tokens.attach(producer.client());
+    Ok(producer)
+}
+
 /// What the producer is made with. What delivery depends on is set last.
 fn client_config(config: &KafkaLetterConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("client.id", "fs-data-sink-dead-letters").set("compression.type", "lz4").set("linger.ms", "5");
-    for (name, value) in &config.extra_config {
-        client.set(name, value.reveal());
+    for (name, value) in librdkafka(&config.extra_config) {
+        client.set(name, value);
     }
     client
         .set("bootstrap.servers", config.bootstrap_servers.join(","))

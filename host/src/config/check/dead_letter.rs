@@ -98,6 +98,10 @@ fn topic(section: &Section<'_>, source: Option<&KafkaConfig>, retry_timeout: Dur
         .unwrap_or_default();
     let own = kafka::librdkafka(section, &REFUSED);
     extra_config.retain(|(inherited, _)| !own.iter().any(|(name, _)| name == inherited));
+    let is_new = !own.is_empty();
     extra_config.extend(own);
+    if is_new {
+        kafka::sasl(section, &extra_config);
+    }
     DeadLetterConfig::Kafka(KafkaLetterConfig { bootstrap_servers, topic, extra_config, retry_timeout })
 }

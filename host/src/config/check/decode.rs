@@ -9,7 +9,7 @@ use crate::config::{
     DecodeConfig, JsonHints, MetadataColumn, OnNewField, OnTombstone, OnTypeChange, RegistryConfig, SchemaSources,
     Secret, ValueFormat, json_pointer,
     reader::Section,
-    schema::{DEPTH_MAX, parse_type},
+    schema::{DEPTH_MAX, new_field, parse_type},
     value::{boolean, choice, http_url, positive_duration},
 };
 
@@ -239,7 +239,7 @@ fn fields(section: &Section<'_>, depth: usize) -> Vec<Field> {
             // A field whose type is wrong is still there for those who ask for its name.
             let data_type = data_type.unwrap_or(DataType::Null);
             let hints = hints(&field, &data_type);
-            fields.push(hints.on(Field::new(name, data_type, nullable)));
+            fields.push(hints.on(new_field(&name, data_type, nullable)));
         }
         field.finish();
     }

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 
 use crate::config::{
-    KafkaConfig, KafkaStart, Secret, fault::Place, properties, reader::Section, topics, value::expected,
+    KafkaConfig, KafkaStart, OauthConfig, Secret, fault::Place, properties, reader::Section, topics, value::expected,
 };
 
 /// Keys of a Kafka source that no other has.
@@ -23,6 +23,7 @@ pub(super) fn read(section: &Section<'_>) -> KafkaConfig {
         section.fault("group_id", "must not be empty; leave it out for fs-data-sink-group");
     }
     let extra_config = librdkafka(section, &[]);
+    sasl(section, &extra_config);
     let start = section.get("start", kafka_start);
     if matches!(start, Some(KafkaStart::Earliest | KafkaStart::Latest))
         && extra_config.iter().any(|(name, _)| name == "auto.offset.reset")
@@ -48,6 +49,20 @@ pub(super) fn read(section: &Section<'_>) -> KafkaConfig {
         start,
         start_offsets,
         has_topic_ids: true,
+    }
+}
+
+/// Properties of SASL that only make sense together.
+pub(super) fn sasl(section: &Section<'_>, extra_config: &[(String, Secret)]) {
+    if let Err(message) = OauthConfig::of(extra_config) {
+        section.fault("extra_config", message);
+    }
+    for (name, value) in extra_config.iter().filter(|(name, _)| name.starts_with("sasl.kerberos.")) {
+        // librdkafka writes them into a command of a shell.
+        let is_word = |character: char| character.is_alphanumeric() || "-_./@:".contains(character);
+        if !value.reveal().chars().all(is_word) {
+            section.fault("extra_config", format!("{name}: expected letters, digits and any of -_./@:"));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use protox::{
     Compiler,
     file::{ChainFileResolver, File, FileResolver, GoogleFileResolver},
@@ -158,10 +159,22 @@ struct Given(HashMap<String, String>);
 impl FileResolver for Given {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         match self.0.get(name) {
-            Some(text) => File::from_source(name, text),
+            Some(text) => given(name, text),
             None => Err(protox::Error::file_not_found(name)),
         }
     }
+}
+
+/// A file as a registry has it: its text, or its descriptor in base64, as Confluent's client for Python registers it.
+fn given(name: &str, text: &str) -> Result<File, protox::Error> {
+    let described = STANDARD.decode(text.trim()).ok().and_then(|bytes| {
+        // No text of a file is base64: it has spaces and semicolons.
+        File::decode_file_descriptor_proto(bytes.as_slice()).ok()
+    });
+    let Some(described) = described else { return File::from_source(name, text) };
+    let mut descriptor = described.file_descriptor_proto().clone();
+    descriptor.name = Some(name.to_owned());
+    Ok(File::from_file_descriptor_proto(descriptor))
 }
 
 /// The file of a schema's text.

@@ -1,6 +1,33 @@
 //! Corners of JSON: lists as records, payloads inside of envelopes, records without a value, and the table of the README.
 
+use arrow_schema::extension::Uuid;
+
 use super::*;
+
+#[test]
+fn declared_uuids_and_large_decimals_are_exact() {
+    let uuid = || Field::new("item", DataType::FixedSizeBinary(16), true).with_extension_type(Uuid);
+    let fields = vec![
+        uuid().with_name("id"),
+        Field::new("ids", DataType::List(Arc::new(uuid())), true),
+        Field::new("d", DataType::Decimal256(40, 2), true),
+    ];
+    let mut decoder = decoder(Some(fields.clone()), OnNewField::Reject);
+    assert_eq!(decoder.schema().unwrap().fields().as_ref(), Fields::from(fields).as_ref(), "files are told of UUIDs");
+    let (id, large) = ("0189FEDC-ba98-7000-8000-000000000001", "12345678901234567890123456789012345678.5");
+    let decoded = decoder.decode(&texts(&[
+        &format!(r#"{{"id":"{id}","ids":["{}",null],"d":{large}}}"#, id.replace('-', "")),
+        r#"{"id":null,"d":"-0.01"}"#,
+        r#"{"id":"0189FEDC-ba98-7000-8000-00000000000"}"#,
+        r#"{"id":7}"#,
+        r#"{"d":0.001}"#,
+        &format!(r#"{{"d":"1{large}"}}"#),
+    ]));
+    let id = id.replace('-', "").to_lowercase();
+    assert_eq!(table(&decoded).1, [format!("{id}|[{id}, null]|{large}0"), "null|null|-0.01".to_owned()]);
+    let codes: Vec<_> = decoded.rejected.iter().map(|rejection| rejection.code.as_str()).collect();
+    assert_eq!(codes, ["wrong-type", "wrong-type", "precision-loss", "number-out-of-range"]);
+}
 
 /// A decoder with a way to the payload.
 fn pointed(declared: Option<Vec<Field>>, on_tombstone: OnTombstone) -> Decoder {

@@ -38,8 +38,9 @@ pub(in crate::source) fn read_again(
 ) -> Result<mpsc::Receiver<SourceEvent>, PipelineError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let consumer: BaseConsumer<client::Listener> = client::consumer_config(kafka, &context)
-        .create_with_context(client::Listener::default())
+        .create_with_context(client::Listener::new(kafka)?)
         .map_err(|error| client::refused(kafka, error))?;
+    consumer.context().attach(consumer.client());
     let rows_max = config.batch_rows_max;
     std::thread::Builder::new()
         .name(format!("kafka-again-{}", context.lane))

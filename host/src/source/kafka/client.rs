@@ -1,6 +1,7 @@
 //! From the configuration to librdkafka's properties, and what librdkafka says meanwhile.
 
 use std::{
+    error::Error,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -8,6 +9,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext,
+    client::{Client, OAuthToken},
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
@@ -15,8 +17,9 @@ use rdkafka::{
 
 use super::{super::LaneContext, start::Start};
 use crate::{
-    config::{Delivery, KafkaConfig},
+    config::{Delivery, KafkaConfig, librdkafka_properties as librdkafka},
     error::PipelineError,
+    oauth::{self, Tokens},
     telemetry::rate_limit::RateLimited,
 };
 
@@ -31,8 +34,8 @@ pub(super) fn base_config(kafka: &KafkaConfig, client_id: &str) -> ClientConfig 
         .set("client.id", client_id)
         .set("group.id", &kafka.group_id)
         .set_log_level(RDKafkaLogLevel::Warning);
-    for (name, value) in &kafka.extra_config {
-        config.set(name, value.reveal());
+    for (name, value) in librdkafka(&kafka.extra_config) {
+        config.set(name, value);
     }
     config
 }
@@ -67,18 +70,18 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         // Kafka's own topics are not meant by a pattern such as `^.*`.
         config.set("topic.blacklist", "^__.*");
     }
-    for (name, value) in &kafka.extra_config {
-        match name.as_str() {
+    for (name, value) in librdkafka(&kafka.extra_config) {
+        match name {
             // Each lane is a member of its own.
             "group.instance.id" if context.lanes > 1 => {
-                config.set(name, format!("{}-{}", value.reveal(), context.lane));
+                config.set(name, format!("{value}-{}", context.lane));
             }
             // The broker assigns then; librdkafka refuses a strategy beside it.
-            "group.protocol" if value.reveal() == "consumer" => {
-                config.remove("partition.assignment.strategy").set(name, value.reveal());
+            "group.protocol" if value == "consumer" => {
+                config.remove("partition.assignment.strategy").set(name, value);
             }
             _ => {
-                config.set(name, value.reveal());
+                config.set(name, value);
             }
         }
     }
@@ -115,7 +118,22 @@ pub(super) fn for_a_person(code: RDKafkaErrorCode, reason: &str) -> Option<&'sta
         // In TLS 1.3 a broker looks at the client's certificate after the handshake, so its refusal is a failed receive.
         RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure => about_certificates(reason),
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
-            Some("the broker refuses the user or the password: see security.protocol and sasl.* in source.extra_config")
+            if reason.contains("GSSAPI") {
+                // A key distribution centre that is away may return.
+                return (!reason.contains("Cannot contact any KDC")).then_some(
+                    "Kerberos gives no ticket: name sasl.kerberos.keytab and sasl.kerberos.principal in source.extra_config, or \
+                     have one in the environment (kinit, or KRB5_CLIENT_KTNAME)",
+                );
+            }
+            // A broker that was asked for a new session too soon; librdkafka comes again.
+            if reason.contains("current SASL state") {
+                return None;
+            }
+            // What became of a request for a token is told by its words.
+            let is_about_tokens = reason.contains("OAUTHBEARER token");
+            (!is_about_tokens || reason.contains(oauth::REFUSED)).then_some(
+                "the user, the password or the token is refused: see security.protocol and sasl.* in source.extra_config",
+            )
         }
         RDKafkaErrorCode::TopicAuthorizationFailed => Some("this user may not read the topics: see source.topics"),
         RDKafkaErrorCode::GroupAuthorizationFailed => Some("this user may not use the group: see source.group_id"),
@@ -174,15 +192,22 @@ pub(super) struct Listener {
     fatal: Mutex<Option<String>>,
     /// Keeps the log readable.
     log: RateLimited,
-}
-
-impl Default for Listener {
-    fn default() -> Self {
-        Self { last: Mutex::default(), fatal: Mutex::default(), log: RateLimited::new(LOG_INTERVAL) }
-    }
+    /// Where they are asked for.
+    tokens: Tokens,
 }
 
 impl Listener {
+    /// For a client of this cluster.
+    pub(super) fn new(kafka: &KafkaConfig) -> Result<Self, PipelineError> {
+        let tokens = Tokens::new(&kafka.extra_config)?;
+        Ok(Self { last: Mutex::default(), fatal: Mutex::default(), log: RateLimited::new(LOG_INTERVAL), tokens })
+    }
+
+    /// Says which client this is the listener of; at once after it is made.
+    pub(super) fn attach<C: ClientContext>(&self, client: &Client<C>) {
+        self.tokens.attach(client);
+    }
+
     /// What librdkafka said last.
     pub(super) fn last_error(&self) -> Option<String> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -196,7 +221,7 @@ impl Listener {
     /// Takes note of an error.
     pub(super) fn hear(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+        if code == Some(RDKafkaErrorCode::PartitionEOF) || oauth::is_handed_over(reason) {
             return;
         }
         if let Some(advice) = code.and_then(|code| for_a_person(code, reason)) {
@@ -223,6 +248,12 @@ impl Listener {
 }
 
 impl ClientContext for Listener {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.tokens.generate_oauth_token(config)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.hear(&error, reason);
     }

@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    error::Error,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +20,7 @@ use std::{
 
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
+    client::OAuthToken,
     consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
@@ -441,12 +443,18 @@ pub(super) struct Member {
 
 impl Member {
     /// For a consumer.
-    pub(super) fn new(group: Arc<Group>) -> Self {
-        Self { group, listener: Listener::default() }
+    pub(super) fn new(group: Arc<Group>, listener: Listener) -> Self {
+        Self { group, listener }
     }
 }
 
 impl ClientContext for Member {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.listener.generate_oauth_token(config)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.listener.hear(&error, reason);
     }

@@ -178,17 +178,17 @@ impl Poller {
         self.group.builders().values().any(|builder| builder.is_full(self.rows_max))
     }
 
+    /// The failure that stays until a person acts.
+    fn failed(&self, words: &str) -> PipelineError {
+        let words = format!("Kafka: {words}");
+        // Somebody has seen to it: a new client reads the new files.
+        if self.key_files.have_changed() { PipelineError::restart(words) } else { PipelineError::stop(words) }
+    }
+
     /// What is looked at every few records and whenever none comes.
     fn look_around(&mut self) -> Result<(), Stop> {
         if let Some(words) = self.consumer.context().listener.take_fatal() {
-            let words = format!("Kafka: {words}");
-            // Somebody has seen to it: a new client reads the new files.
-            let is_renewed = self.key_files.have_changed();
-            return Err(Stop::Failed(if is_renewed {
-                PipelineError::restart(words)
-            } else {
-                PipelineError::stop(words)
-            }));
+            return Err(Stop::Failed(self.failed(&words)));
         }
         self.commit_owed();
         if self.is_topic_missing {
@@ -331,10 +331,18 @@ impl Poller {
             }
             Some(RDKafkaErrorCode::AutoOffsetReset) if self.group.has_ledger() => self.is_offset_gone = true,
             Some(code) => {
+                let listener = &self.consumer.context().listener;
+                if let Some(words) = listener.take_fatal() {
+                    return Err(self.failed(&words));
+                }
+                // The listener has heard of it with librdkafka's words, and they tell more than the code.
+                if code == RDKafkaErrorCode::Authentication {
+                    return Ok(());
+                }
                 if let Some(advice) = client::for_a_person(code, &error.to_string()) {
                     return Err(PipelineError::stop(format!("Kafka: {advice}")).because(error.clone()));
                 }
-                self.consumer.context().listener.hear(error, "while reading");
+                listener.hear(error, "while reading");
             }
             None => self.consumer.context().listener.hear(error, "while reading"),
         }
