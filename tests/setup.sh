@@ -4,6 +4,7 @@
 #
 #   tests/setup.sh            everything
 #   tests/setup.sh build      only the tools that a build needs
+#   tests/setup.sh soak       everything, and what only `make soak` needs
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${FS_DATA_SINK_CACHE:-$HOME/.cache/fs-data-sink}
@@ -109,6 +110,7 @@ piece hdfs "$here/hdfs-pom.xml" fill_jars
 piece registry "$here/registry.txt" fill_registry
 "$cache/python/bin/python" -c '' 2>/dev/null || rm -rf "$cache/python"     # its interpreter may be gone
 piece python "$here/python/requirements.txt" fill_python
+[ "$what" != soak ] || piece spark "$here/python/spark.txt" fill_python
 # Confluent's own serializers: many packages, of which one may be missing; the test says so then.
 ( piece confluent "$here/python/confluent.txt" fill_python ) || echo "setup: without Confluent's serializers; their test is left out"
 # An Azure Blob Storage for the tests, where there is Node; they say so where there is none.

@@ -29,6 +29,11 @@ pub fn confluent() -> anyhow::Result<PathBuf> {
     piece("confluent/bin/python")
 }
 
+/// The Python that has Spark; `tests/setup.sh soak` fetches it.
+pub fn spark() -> anyhow::Result<PathBuf> {
+    piece("spark/bin/python")
+}
+
 /// SeaweedFS.
 pub fn weed() -> anyhow::Result<PathBuf> {
     piece("python/bin/weed")
