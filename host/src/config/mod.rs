@@ -34,7 +34,7 @@ mod yaml;
 pub use hints::{BinaryEncoding, JsonHints, json_pointer};
 pub use oauth::{AssertionConfig, Grant, JWT_BEARER, OauthConfig, OidcConfig, librdkafka_properties};
 pub use print::schema_yaml;
-pub use redis::{ClientTls, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart};
+pub use redis::{ClientTls, RedisAddress, RedisConfig, RedisEntry, RedisListRead, RedisServers, RedisStart};
 pub use secret::Secret;
 
 /// Everything one process runs.

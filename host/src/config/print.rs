@@ -13,8 +13,8 @@ use super::{
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisEntry, RedisServers, RedisStart, RegistryConfig, RunConfig, SchemaSources, Secret, SinkConfig,
-    SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    RedisConfig, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig, RunConfig, SchemaSources, Secret,
+    SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -151,6 +151,7 @@ fn redis(config: &RedisConfig) -> Value {
         tls,
         stream_keys,
         list_keys,
+        list_read,
         consumer_group,
         consumer_name,
         is_continuous,
@@ -187,6 +188,9 @@ fn redis(config: &RedisConfig) -> Value {
         if !keys.is_empty() {
             set(&mut value, key, json!(keys));
         }
+    }
+    if *list_read == RedisListRead::Pop {
+        set(&mut value, "list_read", json!("pop"));
     }
     set(&mut value, "consumer_group", json!(consumer_group));
     set(&mut value, "consumer_name", json!(consumer_name));

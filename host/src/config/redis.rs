@@ -21,6 +21,8 @@ pub struct RedisConfig {
     pub stream_keys: Vec<String>,
     /// Lists, each once; none of them is a stream's key.
     pub list_keys: Vec<String>,
+    /// What becomes of an item of a list when it is read.
+    pub list_read: RedisListRead,
     /// The consumer group of the streams. `None` leaves a default to `at_least_once`, and `exactly_once` without any.
     pub consumer_group: Option<String>,
     /// The consumer in that group; `None` takes a name of this machine that no other process has.
@@ -93,6 +95,16 @@ pub enum RedisEntry {
     Field(String),
     /// All fields, as one JSON object of texts.
     Record,
+}
+
+/// What becomes of an item of a list when it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedisListRead {
+    /// It moves to a list of this consumer's own until its files are durable.
+    #[default]
+    Move,
+    /// It is gone, as with `BLPOP`: what is not durable when the process is killed is lost.
+    Pop,
 }
 
 /// Where a stream begins that neither the ledger nor the group knows.

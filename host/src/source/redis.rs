@@ -23,7 +23,7 @@ use super::SourceEvent;
 use super::{Control, EVENTS_MAX, LaneContext, SourceControl, SourceStream};
 use crate::{
     checkpoint::CheckpointDelta,
-    config::{Delivery, RedisConfig, SourceConfig},
+    config::{Delivery, RedisConfig, RedisListRead, SourceConfig},
     error::PipelineError,
 };
 
@@ -157,7 +157,11 @@ fn least(outlet: Outlet, redis: Arc<RedisConfig>, server: Arc<Server>) -> Result
     for key in &redis.list_keys {
         let (key, taken): (Arc<str>, Arc<Mutex<Progress>>) = (key.as_str().into(), Arc::default());
         progress.insert(Arc::clone(&key), Arc::clone(&taken));
-        lists.push(List::new(key, timeout, taken, outlet.rows_max)?);
+        lists.push(List::new(key, redis.list_read, timeout, taken, outlet.rows_max)?);
+    }
+    if redis.list_read == RedisListRead::Pop {
+        tracing::warn!(pipeline = %pipeline, lane, "source.list_read is pop: items leave their lists when they are read, and are lost when \
+            the process is killed before their files are durable");
     }
     let seat = (!held.is_empty()).then_some(seat);
     let reader =
@@ -201,7 +205,7 @@ async fn run_once(mut reader: OnceReader, hints: &Hints) {
 async fn run_least(mut reader: LeastReader, held: &BTreeMap<Arc<str>, Arc<Mutex<Held>>>) {
     let (signals, server, seat) =
         (Arc::clone(&reader.outlet.signals), Arc::clone(&reader.server), reader.seat.as_ref().map(Arc::clone));
-    let list_seats = reader.lists.iter().map(|list| Arc::clone(&list.seat)).collect();
+    let list_seats = reader.lists.iter().filter_map(|list| list.seat.as_ref().map(Arc::clone)).collect();
     let lists = list::keep(list_seats, server, reader.config.session_timeout, Arc::clone(&signals));
     let reading = async {
         let stop = tokio::select! {

@@ -125,7 +125,7 @@ fn spark_reads_old_and_new_files_together() -> anyhow::Result<()> {
         let configuration = Configuration::new("spark", source, local_sink(Path::new("lake")));
         workspace.write("pipeline.yaml", configuration.yaml())?;
         let lines =
-            |ids: Range<u64>, line: fn(u64) -> Value| ids.map(|id| format!("{}\n", line(id))).collect::<String>();
+            |ids: Range<u64>, line: fn(u64) -> Value| ids.map(|id| line(id).to_string() + "\n").collect::<String>();
         let old = |id| json!({"id": id, "gone": "soon", "o": {"x": id}, "at": "2026-01-01T00:00:00Z"});
         let new = |id| json!({"id": id, "o": {"x": id, "y": [id, null]}, "more": 0.25, "at": "2026-01-01T00:00:00.5Z"});
         for (name, text) in [("in/a.ndjson", lines(0..1_000, old)), ("in/b.ndjson", lines(1_000..2_000, new))] {

@@ -6,14 +6,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::tls;
 use crate::config::{
-    HdfsProtocol, RedisAddress, RedisConfig, RedisEntry, RedisServers, RedisStart, Secret, SinkKind,
+    HdfsProtocol, RedisAddress, RedisConfig, RedisEntry, RedisListRead, RedisServers, RedisStart, Secret, SinkKind,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, expected, positive_duration},
 };
 
 /// Keys of a Redis source that no other source has.
-pub(super) const REDIS_KEYS: [&str; 20] = [
+pub(super) const REDIS_KEYS: [&str; 21] = [
     "url",
     "host",
     "port",
@@ -26,6 +26,7 @@ pub(super) const REDIS_KEYS: [&str; 20] = [
     "nodes",
     "stream_keys",
     "list_keys",
+    "list_read",
     "consumer_group",
     "consumer_name",
     "continuous",
@@ -98,6 +99,9 @@ pub(super) fn read(section: &Section<'_>, folder: &Path) -> RedisConfig {
         tls: tls::tls(section, folder, url.is_tls),
         stream_keys: keys(section, "stream_keys"),
         list_keys: keys(section, "list_keys"),
+        list_read: section.get_or("list_read", RedisListRead::Move, |text| {
+            choice(text, &[("move", RedisListRead::Move), ("pop", RedisListRead::Pop)])
+        }),
         consumer_group: name(section, "consumer_group"),
         consumer_name: name(section, "consumer_name"),
         is_continuous: section.get_or("continuous", true, boolean),
@@ -124,6 +128,9 @@ pub(super) fn read(section: &Section<'_>, folder: &Path) -> RedisConfig {
     };
     if config.stream_keys.is_empty() && config.list_keys.is_empty() && !given("stream_keys") && !given("list_keys") {
         section.fault("stream_keys", "is missing: a list of streams; or `list_keys`, a list of lists");
+    }
+    if config.list_keys.is_empty() && given("list_read") {
+        section.fault("list_read", "has no meaning without `list_keys`");
     }
     if let Some(both) = config.list_keys.iter().find(|key| config.stream_keys.contains(key)) {
         section.fault("list_keys", format!("{both:?} is in `stream_keys` too; a key is one or the other"));

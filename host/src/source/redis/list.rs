@@ -3,6 +3,9 @@
 //! Comes in: items from the front of the list, in their order; each step moves a page of them to a list of this consumer's own, in one
 //! script. Goes out: items under numbers. Promise: an item leaves that list after its number was said to be durable. What a dead consumer
 //! had comes back to the front of the list, whence anybody takes it.
+//!
+//! Where the user asks for `list_read: pop`, none of that: an item is gone when it is read, as with `BLPOP`, and nothing is promised of it
+//! until its files are durable.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +26,7 @@ use super::{
     reply, scripts, seats,
     tap::{Arrivals, Tap},
 };
-use crate::error::PipelineError;
+use crate::{config::RedisListRead, error::PipelineError};
 
 /// How often a consumer says that it lives within the time after which it is dead.
 const BEATS: u32 = 5;
@@ -89,6 +92,23 @@ pub(super) async fn keep(
 }
 
 impl ListSeat {
+    /// A consumer of a list.
+    fn beside(key: &str) -> Result<Self, PipelineError> {
+        let consumers_key = scripts::companion(key, "consumers").ok_or_else(|| {
+            PipelineError::stop(format!(
+                "source.list_keys: beside {key:?} no key can be made that a cluster keeps with it; a `}}` without a tag before it is not served"
+            ))
+        })?;
+        let name = format!("{}{}", seats::process_name(), uuid::Uuid::new_v4().simple());
+        Ok(Self { consumers_key, name, has_joined: AtomicBool::new(false) })
+    }
+
+    /// Where a consumer of the list keeps what it took.
+    fn kept_key(&self, name: &str) -> String {
+        // The name of the consumers' key ends with `consumers`.
+        format!("{}:{name}", self.consumers_key.trim_end_matches("consumers").trim_end_matches(':'))
+    }
+
     /// A word of this consumer.
     fn beat(&self, session_timeout: Duration, word: &str) -> redis::Cmd {
         let mut command = scripts::eval(scripts::LIST_BEAT, &[&self.consumers_key]);
@@ -102,8 +122,8 @@ impl ListSeat {
 pub(super) struct List {
     /// Its key.
     key: Arc<str>,
-    /// This consumer.
-    pub(super) seat: Arc<ListSeat>,
+    /// This consumer; `None` where items are taken for good, so that nobody has to know of it.
+    pub(super) seat: Option<Arc<ListSeat>>,
     /// After so long without a word a consumer is dead.
     session_timeout: Duration,
     /// When to ask, and how much.
@@ -126,28 +146,24 @@ impl List {
     /// Nothing is taken yet.
     pub(super) fn new(
         key: Arc<str>,
+        read: RedisListRead,
         session_timeout: Duration,
         progress: Arc<Mutex<Progress>>,
         rows_max: usize,
     ) -> Result<Self, PipelineError> {
-        let consumers_key = scripts::companion(&key, "consumers").ok_or_else(|| {
-            PipelineError::stop(format!(
-                "source.list_keys: beside {key:?} no key can be made that a cluster keeps with it; a `}}` without a tag before it is not served"
-            ))
-        })?;
+        let seat = match read {
+            RedisListRead::Move => Some(Arc::new(ListSeat::beside(&key)?)),
+            RedisListRead::Pop => None,
+        };
         Ok(Self {
             key,
-            seat: Arc::new(ListSeat {
-                consumers_key,
-                name: format!("{}{}", seats::process_name(), uuid::Uuid::new_v4().simple()),
-                has_joined: AtomicBool::new(false),
-            }),
+            has_open_others: seat.is_some(),
+            seat,
             session_timeout,
             tap: Tap::new(rows_max),
             progress,
             spoken_at: None,
             others: BTreeMap::new(),
-            has_open_others: true,
             left: None,
             was_empty: false,
         })
@@ -161,12 +177,6 @@ impl List {
     /// For `--until-end`: whether nothing of what was there at start is left for us.
     pub(super) fn is_at_end(&self) -> bool {
         (self.was_empty || self.left.is_some_and(|left| left <= 0)) && !self.has_open_others
-    }
-
-    /// Where a consumer keeps what it took.
-    fn kept_key(&self, name: &str) -> String {
-        // The name of the consumers' key ends with `consumers`.
-        format!("{}:{name}", self.seat.consumers_key.trim_end_matches("consumers").trim_end_matches(':'))
     }
 
     /// The next items, in their order. Forgets what is durable on the way.
@@ -195,7 +205,7 @@ impl List {
     /// Removes what is durable.
     pub(super) async fn settle(&self, server: &Server) -> Result<(), Fault> {
         let owes_nothing = self.progress.lock().unwrap_or_else(PoisonError::into_inner).owes_nothing();
-        if owes_nothing { Ok(()) } else { self.take(server, 0).await.map(|_| ()) }
+        if owes_nothing || self.seat.is_none() { Ok(()) } else { self.take(server, 0).await.map(|_| ()) }
     }
 
     /// Removes what is durable, and takes up to so many items more.
@@ -204,9 +214,16 @@ impl List {
             let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             (progress.taken - progress.removed, progress.durable - progress.removed)
         };
-        let kept = self.kept_key(&self.seat.name);
-        let mut command = scripts::eval(scripts::LIST_TAKE, &[&self.key, &kept, &self.seat.consumers_key]);
-        command.arg(&self.seat.name).arg(has).arg(done).arg(count);
+        let command = if let Some(seat) = &self.seat {
+            let kept = seat.kept_key(&seat.name);
+            let mut command = scripts::eval(scripts::LIST_TAKE, &[&self.key, &kept, &seat.consumers_key]);
+            command.arg(&seat.name).arg(has).arg(done).arg(count);
+            command
+        } else {
+            let mut command = scripts::eval(scripts::LIST_POP, &[&self.key]);
+            command.arg(count);
+            command
+        };
         let answer = server.ask(&command, &format!("{}: taking items of the list", self.key)).await?;
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).removed += done;
         let items = reply::list(answer, "taking items of a list").map_err(Fault::Refused)?;
@@ -218,6 +235,7 @@ impl List {
 
     /// Says that this consumer lives, where it is time, and has what dead ones had come back.
     pub(super) async fn speak(&mut self, server: &Server) -> Result<(), Fault> {
+        let Some(seat) = self.seat.as_ref().map(Arc::clone) else { return Ok(()) };
         let pause = self.session_timeout / BEATS;
         if self.spoken_at.is_some_and(|at| at.elapsed() < pause) && !self.has_open_others {
             return Ok(());
@@ -226,20 +244,20 @@ impl List {
             return Ok(());
         }
         let began = Instant::now();
-        let command = self.seat.beat(self.session_timeout, if self.spoken_at.is_none() { "join" } else { "stay" });
+        let command = seat.beat(self.session_timeout, if self.spoken_at.is_none() { "join" } else { "stay" });
         let answer = server.ask(&command, &format!("{}: saying that this consumer lives", self.key)).await?;
         self.spoken_at = Some(began);
-        self.seat.has_joined.store(true, Ordering::Release);
+        seat.has_joined.store(true, Ordering::Release);
         let (consumers, now) = parse(&answer).map_err(Fault::Refused)?;
         self.has_open_others = false;
         let process = seats::process_name();
         for (name, dies) in &consumers {
-            if *name == self.seat.name {
+            if *name == seat.name {
                 continue;
             }
             if *dies <= now {
                 for _ in 0..PAGES {
-                    if self.bring_back(server, name).await? {
+                    if self.bring_back(server, &seat, name).await? {
                         break;
                     }
                 }
@@ -254,9 +272,9 @@ impl List {
     }
 
     /// Has a page of what a dead consumer had come back to the front of the list; whether nothing more of it can.
-    async fn bring_back(&mut self, server: &Server, name: &str) -> Result<bool, Fault> {
-        let kept = self.kept_key(name);
-        let mut command = scripts::eval(scripts::LIST_RETURN, &[&self.key, &kept, &self.seat.consumers_key]);
+    async fn bring_back(&mut self, server: &Server, seat: &ListSeat, name: &str) -> Result<bool, Fault> {
+        let kept = seat.kept_key(name);
+        let mut command = scripts::eval(scripts::LIST_RETURN, &[&self.key, &kept, &seat.consumers_key]);
         command.arg(name).arg(PAGE).arg("dead");
         let answer = server.ask(&command, &format!("{}: bringing back what {name} had", self.key)).await?;
         let numbers: Vec<_> = reply::list(answer, "bringing items back")
@@ -281,16 +299,14 @@ impl List {
 
     /// Gives back what is not durable, so that others need not wait for this consumer to be missed.
     pub(super) async fn leave(&self, server: &Server) {
-        if self.spoken_at.is_none() {
-            return;
-        }
+        let Some(seat) = self.seat.as_ref().filter(|_| self.spoken_at.is_some()) else { return };
         let give_back = async {
             // What cannot be forgotten comes again.
             let _ = self.settle(server).await;
             loop {
-                let kept = self.kept_key(&self.seat.name);
-                let mut command = scripts::eval(scripts::LIST_RETURN, &[&self.key, &kept, &self.seat.consumers_key]);
-                command.arg(&self.seat.name).arg(PAGE).arg("leave");
+                let kept = seat.kept_key(&seat.name);
+                let mut command = scripts::eval(scripts::LIST_RETURN, &[&self.key, &kept, &seat.consumers_key]);
+                command.arg(&seat.name).arg(PAGE).arg("leave");
                 let answer = server.ask(&command, &format!("{}: leaving the list", self.key)).await?;
                 let left =
                     reply::list(answer, "leaving a list").map_err(Fault::Refused)?.get(1).and_then(reply::number);
@@ -336,9 +352,8 @@ mod tests {
 
     #[test]
     fn a_consumer_keeps_what_it_took_beside_the_list() {
-        let list = List::new("orders".into(), Duration::from_secs(1), Arc::default(), 10).unwrap();
-        assert_eq!(list.kept_key("a/1/x"), "{orders}:fs-data-sink:a/1/x");
-        assert!(List::new("a}b".into(), Duration::from_secs(1), Arc::default(), 10).is_err());
+        assert_eq!(ListSeat::beside("orders").unwrap().kept_key("a/1/x"), "{orders}:fs-data-sink:a/1/x");
+        assert!(ListSeat::beside("a}b").is_err());
     }
 
     #[test]

@@ -183,6 +183,13 @@ redis.call('LTRIM', KEYS[1], #items, -1)
 return items
 ";
 
+/// Takes items of a list for good. Key: the list. Argument: how many at most. Answer: the items.
+pub(super) const LIST_POP: &str = r"
+local items = redis.call('LRANGE', KEYS[1], 0, ARGV[1] - 1)
+redis.call('LTRIM', KEYS[1], #items, -1)
+return items
+";
+
 /// What a dead consumer had of a list comes back to its front, some items at a time.
 /// Keys: the list, what the dead one has of it, the consumers. Arguments: its name, how many items at most; `leave` where it is
 /// not dead and gives back by itself. Answer: how many came back, and how many are left.

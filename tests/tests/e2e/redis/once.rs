@@ -72,6 +72,31 @@ fn lists_are_drained_in_their_order() -> anyhow::Result<()> {
     })
 }
 
+/// Scenario: `list_read: pop` over a list, with commits once an hour, until SIGTERM.
+/// Guarantees: what is read is gone at once and kept nowhere in Redis, as the user asked for; a drain still makes rows of all of it.
+#[test]
+fn lists_can_be_popped() -> anyhow::Result<()> {
+    scenario("redis-pop", |workspace| {
+        let (redis, lists) = (redis()?, keys("popped", 1));
+        let source = redis.source() + &listed("list_keys", &lists) + "  list_read: pop\n";
+        configure(workspace, &source, "  lanes: 2\n")?;
+        let yaml = std::fs::read_to_string(workspace.path().join("pipeline.yaml"))?;
+        workspace.write("pipeline.yaml", yaml.replace("commit_interval: 200ms", "commit_interval: 1h"))?;
+        let mut link = redis.connection()?;
+        push_rows(&mut link, &lists, 0..5_000)?;
+        let mut process = workspace.start(&["run", "pipeline.yaml"])?;
+        let list = super::key_of(&lists, 0);
+        wait::until("the list to be empty", SHORT, || {
+            process.ensure_running()?;
+            let left: Vec<String> = redis::cmd("KEYS").arg(format!("*{list}*")).query(&mut link)?;
+            Ok(Look::when(left.is_empty(), format!("left in Redis: {left:?}")))
+        })?;
+        ensure!(rows_so_far(workspace) == 0, "rows are there before the commit");
+        end(process, Signal::Terminate, SHORT)?.expect(0, &["source.list_read is pop"])?;
+        compare(workspace, 5_000)?.expect_exact()
+    })
+}
+
 /// Scenario: entries as flat records of all their fields, with ids as keys, in a stream without a schema.
 /// Guarantees: each field is a column of texts.
 #[test]

@@ -137,6 +137,11 @@ fn what_is_wrong_is_said() {
         faults_of("stream_keys: a, payload_field: x, entry: record"),
         "source.payload_field: has no meaning with `entry: record`, which takes all fields"
     );
+    assert_eq!(faults_of("stream_keys: a, list_read: pop"), "source.list_read: has no meaning without `list_keys`");
+    assert_eq!(
+        faults_of("list_keys: a, list_read: blpop"),
+        "source.list_read: expected one of move, pop, found \"blpop\""
+    );
     assert!(faults_of("stream_keys: a, claim_idle: 1s").contains("at least 5s"));
     assert!(faults_of("stream_keys: a, session_timeout: 1ms").contains("not between 1s and 10m"));
     assert_eq!(
@@ -184,6 +189,7 @@ fn pipelines_that_write_elsewhere_share_no_streams() {
 fn what_is_printed_can_be_loaded_again() {
     for keys in [
         "stream_keys: [a], consumer_group: g, deliveries_max: 5, tls: {ca_file: p.wasm, cert_file: p.wasm, key_file: p.wasm}",
+        "list_keys: [a], list_read: pop",
         "list_keys: [a, b], continuous: false, username: u, db: 2, payload_field: x, tls: true",
         "stream_keys: [a], sentinel: {master_name: m, nodes: ['a:1']}, entry: record, start: latest",
         "stream_keys: [a], cluster: true, nodes: ['a:1', '[::1]:2'], session_timeout: 1500ms",
