@@ -24,6 +24,7 @@ pub(super) fn read(section: &Section<'_>) -> KafkaConfig {
     }
     let extra_config = librdkafka(section, &[]);
     sasl(section, &extra_config);
+    group_protocol(section, &extra_config);
     let start = section.get("start", kafka_start);
     if matches!(start, Some(KafkaStart::Earliest | KafkaStart::Latest))
         && extra_config.iter().any(|(name, _)| name == "auto.offset.reset")
@@ -49,6 +50,23 @@ pub(super) fn read(section: &Section<'_>) -> KafkaConfig {
         start,
         start_offsets,
         has_topic_ids: true,
+    }
+}
+
+/// What members of a group do not say themselves where the broker assigns partitions (KIP-848); librdkafka refuses it when it starts.
+fn group_protocol(section: &Section<'_>, extra_config: &[(String, Secret)]) {
+    let is_consumer = |(name, value): &(String, Secret)| name == "group.protocol" && value.reveal() == "consumer";
+    if !extra_config.iter().any(is_consumer) {
+        return;
+    }
+    let brokers = [
+        ("session.timeout.ms", "the broker's group.consumer.session.timeout.ms"),
+        ("heartbeat.interval.ms", "the broker's group.consumer.heartbeat.interval.ms"),
+        ("group.protocol.type", "nothing else; leave it out"),
+    ];
+    for (name, instead) in brokers.iter().filter(|(name, _)| extra_config.iter().any(|(given, _)| given == name)) {
+        let message = format!("has no meaning beside `group.protocol: consumer`, in which it is {instead}");
+        section.fault(&format!("extra_config.{name}"), message);
     }
 }
 

@@ -254,6 +254,11 @@ fn properties_of_kafka_are_judged_offline() {
          source.extra_config.max_poll_records: librdkafka has no such property; use source.batch_size"
     );
     assert_eq!(
+        faults_of_source("extra_config: {group.protocol: consumer, session_timeout_ms: 1500}"),
+        "source.extra_config.session.timeout.ms: has no meaning beside `group.protocol: consumer`, in which it is the broker's \
+         group.consumer.session.timeout.ms"
+    );
+    assert_eq!(
         faults_of_source("extra_config: {client_id: a, client.id: b, sasl: {username: a}}"),
         "source.extra_config.client.id: sets client.id a second time\n\
          source.extra_config.sasl: expected one value, found keys and values"

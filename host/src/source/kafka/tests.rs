@@ -42,6 +42,22 @@ fn produce(servers: &str, records: usize) {
     producer.flush(Duration::from_secs(10)).unwrap();
 }
 
+/// Scenario: the properties of a consumer whose broker assigns partitions, and of one with a name.
+#[test]
+fn protocol_and_name_of_a_member_reach_librdkafka() {
+    let with = |name: &str, value: &str, lanes| {
+        let extra_config = vec![(name.to_owned(), crate::config::Secret::new(value))];
+        client::consumer_config(&KafkaConfig { extra_config, ..kafka("127.0.0.1:1") }, &context(1, lanes, false))
+    };
+    let consumer = with("group.protocol", "consumer", 2);
+    assert_eq!(
+        (consumer.get("group.protocol"), consumer.get("partition.assignment.strategy")),
+        (Some("consumer"), None)
+    );
+    assert_eq!(with("group.instance.id", "seat", 2).get("group.instance.id"), Some("seat-1"));
+    assert_eq!(with("group.instance.id", "seat", 1).get("group.instance.id"), Some("seat"));
+}
+
 /// A lane that reads to the end, or for ever.
 fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
     start_beside(servers, lane, until_end, Arc::default())
@@ -49,7 +65,17 @@ fn start(servers: &str, lane: usize, until_end: bool) -> SourceStream {
 
 /// The same, beside other lanes of one pipeline.
 fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::Moves>) -> SourceStream {
-    let kafka = KafkaConfig {
+    let config = SourceConfig {
+        kind: SourceKind::Kafka(kafka(servers)),
+        batch_rows_max: 100,
+        batch_timeout: Duration::from_millis(50),
+    };
+    source::start(&config, LaneContext { moves, ..context(lane, 2, until_end) }).unwrap()
+}
+
+/// How the topic is read.
+fn kafka(servers: &str) -> KafkaConfig {
+    KafkaConfig {
         bootstrap_servers: vec![servers.to_owned()],
         topics: vec!["orders".to_owned()],
         group_id: "lake".to_owned(),
@@ -58,9 +84,11 @@ fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::
         start: None,
         start_offsets: Vec::new(),
         has_topic_ids: false,
-    };
-    let config =
-        SourceConfig { kind: SourceKind::Kafka(kafka), batch_rows_max: 100, batch_timeout: Duration::from_millis(50) };
+    }
+}
+
+/// One of so many lanes.
+fn context(lane: usize, lanes: usize, until_end: bool) -> LaneContext {
     let run = RunConfig {
         delivery: Delivery::AtLeastOnce,
         commit_interval: Duration::from_secs(60),
@@ -75,17 +103,16 @@ fn start_beside(servers: &str, lane: usize, until_end: bool, moves: Arc<source::
         until_end,
         shutdown_timeout: Duration::from_secs(1),
     };
-    let context = LaneContext {
+    LaneContext {
         pipeline: "orders".into(),
         lane,
-        lanes: 2,
+        lanes,
         run,
         budget: MemoryBudget::new(64 << 20),
         metrics: Metrics::detached(),
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
-        moves,
-    };
-    source::start(&config, context).unwrap()
+        moves: Arc::default(),
+    }
 }
 
 /// What a lane would do: collects values, commits what it has when partitions go and at the end. Ends with the source,
