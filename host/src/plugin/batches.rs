@@ -1,17 +1,16 @@
 //! The batch that a plugin looks at: a host resource from which it reads only the columns that it wants.
 //!
-//! What goes in is compacted: slices are copied, so that no byte of a row that the plugin was not given crosses over.
+//! What goes in is cleaned first (`hygiene`), so that no byte of a row that the plugin was not given crosses over.
 
 use arrow_array::{Array, RecordBatch, RecordBatchOptions, make_array};
-use arrow_data::{ArrayData, transform::MutableArrayData};
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::ArrowError;
 
 use super::{
     bindings::{batches::ReadError, types::Column},
     columns::raw_column,
+    hygiene::only_given,
 };
-use crate::ipc::fixed_width;
 
 /// A plugin may read every column this many times in one call (as IPC and raw, and once more); after that it traps.
 /// The deadline alone does not bound what it makes the host copy in one host call after the other.
@@ -62,7 +61,7 @@ impl BatchResource {
             None => self.rows.clone(),
             Some(positions) => self.rows.project(&self.check(positions)?)?,
         };
-        let columns = rows.columns().iter().map(|column| compact(column.to_data()).map(make_array));
+        let columns = rows.columns().iter().map(|column| only_given(column.to_data()).map(make_array));
         let columns = columns.collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let rows = RecordBatch::try_new_with_options(rows.schema(), columns, &options)?;
@@ -81,8 +80,8 @@ impl BatchResource {
             return Err(missing);
         };
         let name = self.rows.schema_ref().field(index).name();
-        let column =
-            raw_column(name, &compact(array.to_data())?).ok_or(ReadFailure::Answer(ReadError::NoRawForm(position)))?;
+        let column = raw_column(name, &only_given(array.to_data())?)
+            .ok_or(ReadFailure::Answer(ReadError::NoRawForm(position)))?;
         self.spend(column.data.len() + column.offsets.as_ref().map_or(0, Vec::len))?;
         Ok(column)
     }
@@ -107,37 +106,6 @@ impl BatchResource {
         })?;
         Ok(())
     }
-}
-
-/// The same values without bytes of other rows beside them.
-fn compact(array: ArrayData) -> Result<ArrayData, ArrowError> {
-    if is_compact(&array) {
-        return Ok(array);
-    }
-    let mut copy = MutableArrayData::new(vec![&array], false, array.len());
-    copy.try_extend(0, 0, array.len())?;
-    Ok(copy.freeze())
-}
-
-/// Whether the buffers of an array without children hold its own rows and nothing else.
-fn is_compact(array: &ArrayData) -> bool {
-    let bits_end = |bits: &[u8]| {
-        let spare = array.len() % 8;
-        bits.len() == array.len().div_ceil(8) && (spare == 0 || bits.last().is_none_or(|last| last >> spare == 0))
-    };
-    let nulls_fit = array.nulls().is_none_or(|nulls| nulls.offset() == 0 && bits_end(nulls.buffer().as_slice()));
-    let values_fit = match (array.data_type(), array.buffers()) {
-        (DataType::Boolean, [bits]) => bits_end(bits.as_slice()),
-        (DataType::Utf8 | DataType::Binary, [offsets, values]) => {
-            let offsets = offsets.typed_data::<i32>();
-            offsets.len() == array.len() + 1
-                && offsets.first() == Some(&0)
-                && offsets.last().and_then(|last| usize::try_from(*last).ok()) == Some(values.len())
-        }
-        (flat, [values]) => fixed_width(flat).is_some_and(|width| values.len() == array.len() * width),
-        _ => false,
-    };
-    array.offset() == 0 && nulls_fit && values_fit
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ mod component;
 mod engine;
 mod failure;
 mod format;
+mod hygiene;
 mod instance;
 mod ipc_check;
 mod limiter;
