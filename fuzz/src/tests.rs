@@ -1,6 +1,8 @@
 //! Every target against its corpus, and some thousand mutations of it from a seed that a failure tells.
 
-use std::{fs, panic, path::Path as FilePath};
+use std::{collections::BTreeMap, fs, panic, path::Path as FilePath};
+
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
 
 use super::*;
 
@@ -132,4 +134,38 @@ fn hive_paths_lead_back() {
 #[test]
 fn ledger_records_are_read_or_refused() {
     run("ledger_record", ledger_record);
+}
+
+/// Streams of one table by every writer that a plugin or a producer is likely to have; `writers/` made them. What is refused here would be
+/// refused of honest people.
+#[test]
+fn streams_of_every_writer_are_read() {
+    let folder = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("corpus/arrow_ipc");
+    let cells = |writer: &str| {
+        let stream = fs::read(folder.join(format!("{writer}_table.arrows"))).unwrap();
+        let batches = ipc::read_rows(stream, Writer::Plugin, CAPS, |_| Ok::<_, ipc::Refused>(()));
+        let batches = batches.unwrap_or_else(|refused| panic!("{writer}: {refused}"));
+        batches.iter().for_each(ensure_sound);
+        let first = batches.first().unwrap();
+        let options = FormatOptions::new().with_null("null");
+        let columns = first.schema_ref().fields().iter().zip(first.columns()).map(|(field, column)| {
+            // A zone by its name is shown only by a library that we do not have.
+            let column = match field.data_type() {
+                DataType::Timestamp(..) => arrow_cast::cast(column, &DataType::Int64).unwrap(),
+                _ => Arc::clone(column),
+            };
+            let shown = ArrayFormatter::try_new(&column, &options).unwrap();
+            (field.name().clone(), (0..4).map(|row| shown.value(row).to_string()).collect::<Vec<_>>())
+        });
+        columns.collect::<BTreeMap<_, _>>()
+    };
+    let wanted = cells("pyarrow");
+    assert_eq!((wanted.len(), wanted["s"].join(" ")), (11, "one null  größer".to_owned()));
+    for writer in ["nanoarrow", "arrow_js", "flechette", "arrow_go"] {
+        let found = cells(writer);
+        assert!(found.len() >= 10, "{writer}");
+        for (name, values) in found {
+            assert_eq!(values, wanted[&name], "column {name} of {writer}");
+        }
+    }
 }
