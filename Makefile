@@ -68,6 +68,7 @@ bench: plugins ## Measure the release build: decode, Parquet, plugins, Redis to 
 	tests/setup.sh
 	cargo build --locked --release --package fs-data-sink
 	FS_DATA_SINK_BIN=$(CARGO_TARGET_DIR)/release/fs-data-sink cargo run --locked --release --package fs-data-sink-tests --bin bench
+	cargo run --locked --release --package fs-data-sink-tests --bin plugin_bench
 
 fmt: ## Format all sources
 	cargo fmt --all

@@ -14,37 +14,23 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use arrow_array::{
-    ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, new_null_array,
-};
-use fs_data_sink::{
-    batch::{ENVELOPE_SCHEMA, Envelope},
-    cli::webshop::WebShop,
-    config::{DecodeConfig, OnNewField, OnTombstone, OnTypeChange, SchemaSources, ValueFormat},
-    decode::Decoder,
-};
+use fs_data_sink::cli::webshop::WebShop;
 use fs_data_sink_tests::{
+    events::{BATCH_ROWS, decode, decoder, envelope},
     program::{self, Workspace, plugin, s3_sink},
     requests::small_requests_a_commit,
     services::{
         folder::TestFolder,
         kafka::{Kafka, NewRecord},
-        process::peak_memory,
+        process::{children_cpu_seconds, peak_memory},
         redis::{Redis, add_entries, push_items},
         s3::S3,
     },
 };
-
-/// Records of one batch.
-const BATCH_ROWS: u64 = 8_192;
-
-/// Clock ticks of a second in /proc; Linux has had 100 for user programs ever since.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Runs of each kind of delivery, in turn: their medians are compared.
 const ROUNDS: usize = 5;
@@ -121,50 +107,16 @@ fn write_events(path: &Path, records: u64) -> Result<u64> {
 
 /// Decodes batches in this process; making them is not counted.
 fn decode_alone(records: u64) -> Result<Measured> {
-    let mut decoder = Decoder::new(&DecodeConfig {
-        format: ValueFormat::Json,
-        payload_pointer: Vec::new(),
-        schemas: SchemaSources::default(),
-        on_tombstone: OnTombstone::Reject,
-        declared_schema: None,
-        on_new_field: OnNewField::Add,
-        on_type_change: OnTypeChange::Widen,
-        metadata_columns: Vec::new(),
-    })
-    .map_err(|error| anyhow::anyhow!(error.full_message()))?;
+    let mut decoder = decoder()?;
     let mut spent = Duration::ZERO;
     for first in (0..records).step_by(usize::try_from(BATCH_ROWS)?) {
-        let batch = envelope(first, BATCH_ROWS.min(records - first))?;
+        let batch = envelope(SHOP, first, BATCH_ROWS.min(records - first))?;
         let began = Instant::now();
-        let decoded = decoder.decode(&batch);
+        black_box(decode(&mut decoder, &batch)?);
         spent += began.elapsed();
-        ensure!(decoded.rejected.is_empty(), "{:?}", decoded.rejected.first());
-        black_box(decoded);
     }
     let seconds = spent.as_secs_f64();
     Ok(Measured { what: "decode alone, one thread", records, seconds, cpu_seconds: seconds, peak_bytes: None })
-}
-
-/// Events as a batch.
-fn envelope(first: u64, count: u64) -> Result<Envelope> {
-    let rows = usize::try_from(count)?;
-    let mut text = String::new();
-    let values: Vec<String> = (first..first + count)
-        .map(|number| {
-            SHOP.event(number, &mut text);
-            text.clone()
-        })
-        .collect();
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(vec!["shop"; rows])),
-        Arc::new(Int32Array::from(vec![0; rows])),
-        Arc::new(Int64Array::from_iter_values(0..i64::try_from(rows)?)),
-        Arc::new(TimestampMillisecondArray::from(vec![0; rows]).with_timezone("UTC")),
-        new_null_array(ENVELOPE_SCHEMA.field(4).data_type(), rows),
-        Arc::new(BinaryArray::from_iter_values(&values)),
-        new_null_array(ENVELOPE_SCHEMA.field(6).data_type(), rows),
-    ];
-    Ok(Envelope::try_new(RecordBatch::try_new(Arc::clone(&ENVELOPE_SCHEMA), columns)?)?)
 }
 
 /// The filter, keeping about half of the events.
@@ -292,14 +244,6 @@ fn run(
     ensure!(status.success(), "{what}: {status}");
     let seconds = began.elapsed().as_secs_f64();
     Ok(Measured { what, records, seconds, cpu_seconds: children_cpu_seconds()? - cpu_before, peak_bytes })
-}
-
-/// CPU time of all children that have ended, from /proc/self/stat.
-fn children_cpu_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let behind_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: f64 = behind_name.split_whitespace().skip(13).take(2).map(|ticks| ticks.parse().unwrap_or(0.0)).sum();
-    Ok(ticks / TICKS_PER_SECOND)
 }
 
 /// The table.

@@ -194,6 +194,32 @@ pub fn peak_memory(id: u32) -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
+/// What a process has resident now, ours; on Linux.
+pub fn resident_bytes() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS in /proc")?;
+    Ok(line.split_whitespace().nth(1).context("no number behind VmRSS")?.parse::<u64>()? * 1024)
+}
+
+/// CPU time of this process so far.
+pub fn cpu_seconds() -> anyhow::Result<f64> {
+    ticks(11)
+}
+
+/// CPU time of all children that have ended.
+pub fn children_cpu_seconds() -> anyhow::Result<f64> {
+    ticks(13)
+}
+
+/// Two fields of /proc/self/stat behind the name: time as a user and in the system, in ticks of which Linux has had 100 a second
+/// for user programs ever since.
+fn ticks(at: usize) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().skip(at).take(2).map(|ticks| ticks.parse().unwrap_or(0.0));
+    Ok(ticks.sum::<f64>() / 100.0)
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // What has ended already cannot be killed, and there is nobody to tell.
