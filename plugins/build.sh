@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${FS_DATA_SINK_CACHE:-$HOME/.cache/fs-data-sink}
 wanted=${FS_DATA_SINK_PLUGIN_TOOLCHAIN:-}
-crates=(keep-values parse-user-agent hostile)
+crates=(keep-values parse-user-agent enrich-lookup count-windows hostile hostile-lookup hostile-state)
 packages=(); for crate in "${crates[@]}"; do packages+=(--package "$crate"); done
 
 has_rustup_target() {

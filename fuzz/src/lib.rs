@@ -36,7 +36,7 @@ mod tests;
 const RECORDS_MAX: usize = 64;
 
 /// What one stream may hold: small, so that whatever goes beyond it shows.
-const CAPS: Caps = Caps { rows: 10_000, bytes: 1 << 20 };
+const CAPS: Caps = Caps { rows: 10_000, bytes: 1 << 20, logical_bytes: 1 << 20 };
 
 /// Records of JSON, one a line behind a byte that selects the schema, what happens on changes, and the pointer. Every
 /// record is a row, several rows, or refused, and never both; the rows are sound Arrow.

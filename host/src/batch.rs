@@ -23,8 +23,10 @@ use crate::{
 };
 
 mod letter;
+mod state;
 
 pub use letter::rfc3339;
+pub use state::{ChainState, PluginState};
 
 /// The fields of one Kafka header, or of one Redis entry field.
 pub static HEADER_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
@@ -348,6 +350,8 @@ pub struct ClosedGeneration {
     pub files: Vec<ClosedFile>,
     /// Refused records of the same offsets.
     pub dead_letters: Vec<DeadLetter>,
+    /// The state of plugins behind the last of these offsets, where they keep some.
+    pub states: Vec<ChainState>,
     /// When it was closed.
     pub closed_at: Instant,
     /// Counts what it still holds against the memory budget.

@@ -15,6 +15,7 @@ pub mod error;
 pub mod ipc;
 pub mod memory;
 pub mod oauth;
+pub mod redis_client;
 pub mod store;
 pub mod telemetry;
 

@@ -30,7 +30,7 @@ use crate::{
     file,
     memory::MemoryBudget,
     partition::Partitioner,
-    plugin::{Chain, ChainContext, LoadedPlugin, PluginEngine},
+    plugin::{self, Chain, ChainContext, LanePauses, LoadedPlugin, Pauses, PluginEngine},
     source::{self, LaneContext},
     store::Store,
     telemetry::{Health, PipelineState, metrics::Metrics},
@@ -40,9 +40,13 @@ mod commits;
 pub mod compact;
 mod flow;
 mod lane;
+mod losses;
 mod restore;
+mod split;
+mod states;
 mod totals;
 
+use losses::Losses;
 pub use totals::{Summary, Totals};
 
 /// Pause before a lane begins anew, doubled each time up to the other: a rebalance takes seconds, and a ledger that is out
@@ -89,8 +93,12 @@ struct Shared {
     history: Option<SchemaHistory>,
     /// Bytes in flight.
     budget: MemoryBudget,
+    /// Lanes that wait for plugins.
+    pauses: Pauses,
     /// The metrics of this pipeline.
     metrics: Metrics,
+    /// How often plugins lost what they held.
+    losses: Losses,
     /// What the summary is made of.
     totals: Arc<Totals>,
     /// The process.
@@ -132,12 +140,14 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
     let registry =
         registry.map(|registry| Registry::new(registry, runtime.stop.clone(), metrics.clone())).transpose()?;
     let shared = Shared {
+        losses: Losses::new(ledger.is_some() || source::can_read_again(&config.source)),
         plugins,
         registry,
         ledger,
         history,
         store,
         budget: MemoryBudget::new(config.run.memory_bytes),
+        pauses: Pauses::new(Arc::clone(&config.name), runtime.health.clone(), metrics.clone()),
         metrics,
         totals: Arc::clone(&runtime.totals),
         config: Arc::new(config),
@@ -214,7 +224,7 @@ async fn run_lane(shared: Shared, context: LaneContext, stop: CancellationToken)
     loop {
         let began = Instant::now();
         let stream = source::start(&shared.config.source, context.clone())?;
-        let error = match lane::run(shared.clone(), context.lane, stream, stop.clone()).await {
+        let error = match Box::pin(lane::run(shared.clone(), context.lane, stream, stop.clone())).await {
             Err(error) if error.verdict() == Verdict::Restart => error,
             ended => return ended,
         };
@@ -282,12 +292,14 @@ async fn load_plugins(
     engine: &PluginEngine,
 ) -> Result<Arc<[Arc<LoadedPlugin>]>, PipelineError> {
     let (engine, plugins) = (engine.clone(), config.plugins.clone());
-    tokio::task::spawn_blocking(move || {
+    let loaded: Arc<[_]> = tokio::task::spawn_blocking(move || {
         plugins.iter().map(|plugin| engine.load(plugin).map(Arc::new)).collect::<Result<Vec<_>, _>>()
     })
     .await
     .map_err(|error| PipelineError::stop("loading the plugins ended abnormally").because(error))?
-    .map(Into::into)
+    .map(Into::into)?;
+    plugin::check_ledger(&loaded, config.run.delivery == Delivery::ExactlyOnce)?;
+    Ok(loaded)
 }
 
 /// What `validate` does for one pipeline without any server: loads every plugin, and, where the schema is declared,
@@ -297,8 +309,8 @@ pub async fn check_plugins(config: &PipelineConfig, engine: &PluginEngine) -> Re
     let decoder = Decoder::new(&config.decode)?;
     let Some(schema) = decoder.schema() else { return Ok(()) };
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    let context =
-        ChainContext { pipeline: Arc::clone(&config.name), tenant: Arc::clone(&config.tenant), lane: 0, metrics };
+    let (pipeline, tenant) = (Arc::clone(&config.name), Arc::clone(&config.tenant));
+    let context = ChainContext { pipeline, tenant, lane: 0, metrics, pauses: LanePauses::detached() };
     let chain = Chain::open(&plugins, Arc::clone(schema), context).await?;
     let fits = Partitioner::new(&config.sink, chain.output_schema())
         .and_then(|partitioner| file::check(&config.sink.parquet, partitioner.file_schema()));

@@ -7,8 +7,14 @@
 //! deleted behind them, or only some of them, also while another one loads the ledger. What decides is the code that runs
 //! (`commit/ledger/{state,append,load}.rs`); what is modelled is the store and the lane around it.
 //!
-//! After every step: no record is in two visible files, and no file is replaced. After a last recovery: every record is in
-//! exactly one. `FS_DATA_SINK_LEDGER_SCHEDULES` sets how many schedules, `FS_DATA_SINK_LEDGER_SEED` replays one.
+//! Each partition has the state of a plugin, a fold of its records. Its object is written before the commit that names it, and
+//! read at some time after the claim; objects are deleted behind snapshots, and those that no record names by one who lists them
+//! first and loads the ledger later.
+//!
+//! After every step: no record is in two visible files, and no file is replaced; state that is read is the fold of exactly what is
+//! committed below the claimed offset, or, to write a lost file again, below its commit; only who was fenced off may find it gone.
+//! After a last recovery: every record is in exactly one file, and the state of each partition is the fold of all its
+//! records. `FS_DATA_SINK_LEDGER_SCHEDULES` sets how many schedules, `FS_DATA_SINK_LEDGER_SEED` replays one.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: a panic is its way to fail")]
 #![expect(clippy::print_stdout, reason = "says how many schedules it tried")]
 
@@ -20,6 +26,7 @@ use fs_data_sink::{
         load::{Load, LoadStep, Loaded},
         record::{Action, Partition, Range, Record, RecordedFile, VERSION},
         state::{Pending, State},
+        states::{PartitionState, StateRef, needed, no_longer_needed},
     },
     store::StagedAt,
 };
@@ -91,6 +98,20 @@ struct World {
     rows: HashMap<Row, usize>,
     delayed: Vec<Delayed>,
     names: u64,
+    /// State by its name: who wrote it, and what it is.
+    objects: HashMap<String, (String, u64)>,
+    /// Objects that were listed, until the ledger is loaded to see whose they are.
+    listed: Vec<String>,
+}
+
+/// What a plugin makes of a record: depends on every record before it and on their order.
+fn fold(state: u64, offset: i64) -> u64 {
+    (state + 1).wrapping_mul(0x0100_0000_01B3) ^ u64::try_from(offset).unwrap()
+}
+
+/// The fold of all records below an offset.
+fn folded(next: i64) -> u64 {
+    (0..next).fold(0, fold)
 }
 
 impl World {
@@ -143,12 +164,68 @@ impl World {
         if known >= state.next {
             return;
         }
+        let mut old: BTreeSet<String> =
+            self.snapshots.iter().flat_map(|older| needed(older).into_iter().map(str::to_owned)).collect();
         self.snapshots.push(state.clone());
         for sequence in 0..state.next {
             if dice.one_in(8) {
                 continue;
             }
-            self.records.remove(&sequence);
+            if let Some(Record { action: Action::Commit { states, .. }, .. }) = self.records.remove(&sequence) {
+                old.extend(states.into_iter().flat_map(|state| state.plugins).map(|state| state.object));
+            }
+        }
+        for object in no_longer_needed(state, old, &BTreeSet::new()) {
+            self.objects.remove(&object);
+        }
+    }
+
+    /// The ledger as it is, which no writer sees at once.
+    fn truth(&self) -> State {
+        let mut loading = Loading::begin(self);
+        loop {
+            if let Some(state) = loading.step(self) {
+                return state;
+            }
+        }
+    }
+
+    /// Writes state.
+    fn keep(&mut self, writer: &str, partition: i32, fold: u64) -> PartitionState {
+        let object = self.name("s");
+        self.objects.insert(object.clone(), (writer.to_owned(), fold));
+        let (dataset, plugin, component, sha256) = (String::new(), String::new(), String::new(), String::new());
+        let state = StateRef { dataset, plugin, component, object, object_bytes: 1, from: 0, bytes: 1, sha256 };
+        PartitionState { topic: "t".to_owned(), partition, plugins: vec![state] }
+    }
+
+    /// Reads state; `None` when it is gone, which only one may find who is not `rightful` any more.
+    fn read(&self, states: &[StateRef], is_rightful: impl Fn(&State) -> bool) -> Option<u64> {
+        let [state] = states else {
+            assert!(states.is_empty(), "a partition has two states of one plugin");
+            return Some(0);
+        };
+        let found = self.objects.get(&state.object).map(|(_, fold)| *fold);
+        assert!(found.is_some() || !is_rightful(&self.truth()), "state that is needed is gone");
+        found
+    }
+
+    /// Lists the objects; at another time, removes those of writers that own nothing, unless the ledger needs them.
+    fn sweep(&mut self) {
+        if self.listed.is_empty() {
+            self.listed = self.objects.keys().cloned().collect();
+            self.listed.sort_unstable();
+            return;
+        }
+        let truth = self.truth();
+        let (needed, owns) = (needed(&truth), |writer: &str| {
+            truth.partitions.values().any(|position| position.owner.as_deref() == Some(writer))
+        });
+        let listed = std::mem::take(&mut self.listed);
+        for object in listed.iter().filter(|object| !needed.contains(object.as_str())) {
+            if self.objects.get(object).is_some_and(|(writer, _)| !owns(writer)) {
+                self.objects.remove(object);
+            }
         }
     }
 }
@@ -228,6 +305,10 @@ struct Writer {
     /// Commits that wait while a lost file is restored.
     waiting: Vec<(u64, Pending)>,
     owned: BTreeMap<i32, i64>,
+    /// What was claimed and not read yet.
+    unread: BTreeMap<i32, Vec<StateRef>>,
+    /// The state of plugins.
+    folds: BTreeMap<i32, u64>,
     published: Vec<u64>,
     /// The last recovery: nothing fails any more.
     is_last: bool,
@@ -243,6 +324,8 @@ impl Writer {
             phase: Phase::Load,
             waiting: Vec::new(),
             owned: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            folds: BTreeMap::new(),
             published: Vec::new(),
             is_last: false,
         }
@@ -283,17 +366,14 @@ impl Writer {
                 }
                 true
             }
-            Phase::Ready => {
-                self.choose(world, dice);
-                true
-            }
+            Phase::Ready => self.choose(world, dice),
             Phase::Append(append, then, uploads) => self.go_on(world, dice, *append, then, uploads),
             Phase::Publish(commits) => self.publish(world, dice, commits),
         }
     }
 
-    /// Claims, commits or releases.
-    fn choose(&mut self, world: &mut World, dice: &mut Dice) {
+    /// Claims, commits or releases; `false` when it cannot go on.
+    fn choose(&mut self, world: &mut World, dice: &mut Dice) -> bool {
         let todo: Vec<(i32, i64)> =
             self.owned.iter().map(|(number, next)| (*number, *next)).filter(|(_, next)| *next < RECORDS).collect();
         if self.owned.is_empty() || dice.one_in(6) {
@@ -310,13 +390,41 @@ impl Writer {
             let partitions = self.owned.keys().map(|number| partition(*number)).collect();
             let published = std::mem::take(&mut self.published);
             self.append(world, Action::Release { partitions, published }, Then::Released, Vec::new());
+        } else if !self.is_last && dice.one_in(10) {
+            let one = self.owned.first_key_value().map(|(number, next)| (*number, *next));
+            return self.restore(world, one.as_slice()) && self.say_again(world);
         } else {
-            self.commit(world, dice, &todo);
+            return self.restore(world, &todo) && self.commit(world, dice, &todo);
         }
+        true
+    }
+
+    /// Commits state alone, as when a plugin gives something out without a new record.
+    fn say_again(&mut self, world: &mut World) -> bool {
+        let number = *self.owned.first_key_value().unwrap().0;
+        let states = vec![world.keep(&self.id, number, self.folds.get(&number).copied().unwrap_or_default())];
+        let published = std::mem::take(&mut self.published);
+        let action = Action::Commit { ranges: Vec::new(), files: Vec::new(), published, states };
+        self.append(world, action, Then::Committed, Vec::new());
+        true
+    }
+
+    /// Reads the state of the partitions that go on, where that was not done; `false` when it is gone.
+    fn restore(&mut self, world: &World, todo: &[(i32, i64)]) -> bool {
+        for (number, next) in todo {
+            let Some(states) = self.unread.get(number) else { continue };
+            let key = partition(*number);
+            let is_rightful = |truth: &State| truth.partitions[&key].owner.as_ref() == Some(&self.id);
+            let Some(fold) = world.read(states, is_rightful) else { return false };
+            assert_eq!(fold, folded(*next), "the state of partition {number} is not that of its offset");
+            self.unread.remove(number);
+            self.folds.insert(*number, fold);
+        }
+        true
     }
 
     /// Stages some records and commits them; one file a partition, or one for all.
-    fn commit(&mut self, world: &mut World, dice: &mut Dice, todo: &[(i32, i64)]) {
+    fn commit(&mut self, world: &mut World, dice: &mut Dice, todo: &[(i32, i64)]) -> bool {
         let mut groups: Vec<Vec<Row>> = Vec::new();
         let together = dice.one_in(2);
         for (number, next) in todo {
@@ -327,7 +435,13 @@ impl Writer {
                 _ => groups.push(rows.collect()),
             }
         }
-        let ranges = groups.iter().flat_map(|rows| ranges_of(rows)).collect();
+        let ranges: Vec<Range> = groups.iter().flat_map(|rows| ranges_of(rows)).collect();
+        let states = ranges.iter().map(|range| {
+            let state = self.folds.entry(range.partition).or_default();
+            *state = (range.from..range.to).fold(*state, fold);
+            world.keep(&self.id, range.partition, *state)
+        });
+        let states = states.collect();
         let files: Vec<_> = groups
             .into_iter()
             .map(|rows| {
@@ -337,7 +451,8 @@ impl Writer {
             .collect();
         let uploads = files.iter().map(upload_of).collect();
         let published = std::mem::take(&mut self.published);
-        self.append(world, Action::Commit { ranges, files, published }, Then::Committed, uploads);
+        self.append(world, Action::Commit { ranges, files, published, states }, Then::Committed, uploads);
+        true
     }
 
     /// One request of an append.
@@ -384,6 +499,11 @@ impl Writer {
                 for id in uploads {
                     world.uploads[id].is_open = false;
                 }
+                if let Action::Commit { states, .. } = &append.record().action {
+                    for state in states.iter().flat_map(|state| &state.plugins) {
+                        world.objects.remove(&state.object);
+                    }
+                }
                 return false;
             }
             Step::Appended(sequence) => {
@@ -408,6 +528,8 @@ impl Writer {
                 for claimed in &partitions {
                     let next = self.state.partitions.get(claimed).and_then(|position| position.next_offset);
                     self.owned.insert(claimed.partition, next.unwrap_or(0));
+                    self.folds.remove(&claimed.partition);
+                    self.unread.insert(claimed.partition, self.state.state_of(claimed).to_vec());
                 }
                 self.phase = Phase::Publish(self.state.pending_of(&partitions));
             }
@@ -416,7 +538,8 @@ impl Writer {
                 for range in ranges {
                     self.owned.insert(range.partition, range.to);
                 }
-                let pending = Pending { ranges: ranges.clone(), files: files.clone() };
+                // Its own files that are lost are left to the next claim, which knows the state before.
+                let pending = Pending { ranges: ranges.clone(), files: files.clone(), before: Vec::new() };
                 self.phase = Phase::Publish(vec![(sequence, pending)]);
             }
             Then::Repaired(file) => {
@@ -424,7 +547,11 @@ impl Writer {
                 commits[0].1.files.insert(0, file);
                 self.phase = Phase::Publish(commits);
             }
-            Then::Released => self.owned.clear(),
+            Then::Released => {
+                self.owned.clear();
+                self.unread.clear();
+                self.folds.clear();
+            }
         }
     }
 
@@ -456,7 +583,17 @@ impl Writer {
 
     /// Writes a lost file once more.
     fn repair(&mut self, world: &mut World, commits: Vec<(u64, Pending)>, lost: &RecordedFile) -> bool {
-        let sequence = commits[0].0;
+        let (sequence, pending) = &commits[0];
+        let sequence = *sequence;
+        for before in &pending.before {
+            let is_rightful = |truth: &State| {
+                let first = truth.pending.get(&sequence).map(|pending| pending.partitions()[0].clone());
+                first.is_some_and(|first| truth.partitions[&first].owner.as_ref() == Some(&self.id))
+            };
+            let from = pending.ranges.iter().find(|range| range.partition == before.partition).unwrap().from;
+            let Some(fold) = world.read(&before.plugins, is_rightful) else { return false };
+            assert_eq!(fold, folded(from), "the state before commit {sequence} is not that of its offsets");
+        }
         let file = world.stage(lost.path.clone(), rows_of(&lost.sources));
         let upload = upload_of(&file);
         self.waiting = commits;
@@ -508,6 +645,7 @@ fn run(seed: u64) {
             0 => writers[slot] = Writer::new(&mut world),
             1 => expire(&mut world, &mut dice),
             2 | 3 => carry_out(&mut world, &mut dice),
+            4 => world.sweep(),
             _ => {
                 if !writers[slot].step(&mut world, &mut dice) {
                     writers[slot].again(&mut world, &mut dice);
@@ -555,6 +693,11 @@ fn check(world: &World, last: &Writer) {
     assert_eq!(visible, all, "records are missing");
     let positions = last.state.partitions.values().map(|position| position.next_offset);
     assert!(positions.into_iter().all(|next| next == Some(RECORDS)), "a position is behind");
+    let truth = world.truth();
+    for number in 0..PARTITIONS {
+        let state = world.read(truth.state_of(&partition(number)), |_| true);
+        assert_eq!(state, Some(folded(RECORDS)), "the state of partition {number} is not that of all its records");
+    }
 }
 
 /// Runs schedules on all cores; the seed of the first that fails.

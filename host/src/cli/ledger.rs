@@ -4,7 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::{ConfigArguments, DONE, FAILED, answer, run, tell};
 use crate::{
-    commit::ledger::audit::{self, Offsets, PartitionReport, RecordReport, Report, Verified},
+    commit::ledger::{
+        audit::{self, Offsets, PartitionReport, RecordReport, Report, Verified},
+        states::StateRef,
+    },
     config::{PipelineConfig, SourceKind},
     error::PipelineError,
     store::Store,
@@ -85,6 +88,12 @@ async fn show(config: &PipelineConfig, store: &Store, json: bool) -> Result<u8, 
         let next_offset = position.next_offset.map_or_else(|| "nothing yet".to_owned(), |next| format!("next {next}"));
         let owner = position.owner.map_or_else(|| "nobody".to_owned(), |owner| format!("writer {owner}"));
         answer(&format!("  {topic}[{partition}]  {next_offset}  {owner}"));
+        for StateRef { dataset, plugin, component, object, from, bytes, .. } in position.state {
+            let place =
+                if bytes == 0 { "nothing".to_owned() } else { format!("{bytes} bytes at {from} in state/{object}") };
+            let component = component.get(..12).unwrap_or(&component);
+            answer(&format!("    state of plugin {plugin} ({component}) for {dataset}: {place}"));
+        }
     }
     if !pending.is_empty() {
         answer(&format!("  commits not known to be visible: {pending:?}"));

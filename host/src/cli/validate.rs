@@ -13,6 +13,7 @@ pub(super) fn run(arguments: &ValidateArguments) -> u8 {
     if arguments.print {
         answer(config.to_yaml().trim_end());
     }
+    tell_grants(&config);
     let code = check(&config, arguments.connect);
     if code == DONE {
         let count = config.pipelines.len();
@@ -20,6 +21,17 @@ pub(super) fn run(arguments: &ValidateArguments) -> u8 {
         tell(&format!("the configuration of {count} pipeline{} is right{how}", if count == 1 { "" } else { "s" }));
     }
     code
+}
+
+/// Tells what plugins may reach besides their rows.
+fn tell_grants(config: &Config) {
+    for pipeline in &config.pipelines {
+        for plugin in &pipeline.plugins {
+            for line in plugin.grants.lines() {
+                tell(&format!("{}: plugin {} is granted {line}", pipeline.name, plugin.name));
+            }
+        }
+    }
 }
 
 /// Loads every plugin; when that is right and it is wanted, asks every server.

@@ -1,4 +1,5 @@
-//! Uploads that dead writers left open in the store: aborted once their writer is fenced off.
+//! What dead writers left in the store, once they are fenced off: open uploads are aborted, and state of plugins that no record
+//! tells of is removed.
 //!
 //! Comes in: the notes that writers leave in `_fs_data_sink/<pipeline>/writers/`, the open uploads of the store, the ledger.
 //! Goes out: aborted uploads. Promises: no upload of a writer that can still commit it, and none that the ledger waits to
@@ -10,21 +11,31 @@
 //! fenced off or gave all back after an upload in the list was begun: so that upload is in a commit before the claim that
 //! fenced it off, or it never can be. Commits before are pending, and left alone, or visible, and have no open upload.
 //! A file that another writer restores has its old name, and its commit is pending until it is visible.
+//! The same holds of objects with state, whose names end with the mark as well: they are listed first, too, and one that the ledger
+//! needs is left alone.
 
 use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, stream};
 
-use super::{PUBLISH_CONCURRENCY, PipelineError, Recovery};
+use super::{
+    PUBLISH_CONCURRENCY, PipelineError, Recovery,
+    ledger::states::{self, STATES},
+};
 use crate::store::{OpenUpload, Path};
 
 /// The folder of the notes.
 const NOTES: &str = "writers";
 
 impl Recovery {
-    /// Leaves a note that this writer may have uploads; before the first of them.
+    /// Whether this writer may leave something behind that only its note leads to.
+    fn leaves_something(&self) -> bool {
+        self.store.lists_uploads() || self.keeps_state
+    }
+
+    /// Leaves a note that this writer may have uploads or state; before the first of them.
     pub(super) async fn leave_note(&self) -> Result<(), PipelineError> {
-        if self.store.lists_uploads() {
+        if self.leaves_something() {
             self.store.put(&self.note(), bytes::Bytes::from_static(b"{}")).await?;
         }
         Ok(())
@@ -32,7 +43,7 @@ impl Recovery {
 
     /// Takes the note back, once the writer has ended well and has no uploads.
     pub async fn take_note_back(&self) {
-        if self.store.lists_uploads()
+        if self.leaves_something()
             && let Err(error) = self.store.remove(&self.note()).await
         {
             tracing::debug!(error = %error.full_message(), "a writer's note could not be removed");
@@ -41,13 +52,15 @@ impl Recovery {
 
     /// Aborts what writers have left open that are fenced off. What fails is left to the next writer that begins.
     pub async fn abort_leftovers(&self) {
-        if !self.store.lists_uploads() {
+        if !self.leaves_something() {
             return;
         }
         match self.try_abort_leftovers().await {
             Ok(0) => {}
-            Ok(uploads) => tracing::info!(uploads, "aborted uploads that dead writers had left open"),
-            Err(error) => tracing::warn!(error = %error.full_message(), "uploads of dead writers could not be aborted"),
+            Ok(left) => tracing::info!(left, "removed uploads and state that dead writers had left"),
+            Err(error) => {
+                tracing::warn!(error = %error.full_message(), "what dead writers have left could not be removed");
+            }
         }
     }
 
@@ -59,7 +72,8 @@ impl Recovery {
         if others.is_empty() {
             return Ok(0);
         }
-        let uploads = self.store.open_uploads().await?;
+        let uploads = if self.store.lists_uploads() { self.store.open_uploads().await? } else { Vec::new() };
+        let objects = self.store.list(&self.store.own_name(STATES)).await?;
         let state = self.writer.ledger.look().await?;
         let owners: BTreeSet<&str> =
             state.partitions.values().filter_map(|position| position.owner.as_deref()).collect();
@@ -73,9 +87,15 @@ impl Recovery {
         let count = left.len();
         let answers: Vec<_> = stream::iter(left).buffer_unordered(PUBLISH_CONCURRENCY).collect().await;
         answers.into_iter().collect::<Result<(), _>>()?;
+        let needed = states::needed(&state);
+        let is_left = |path: &Path| {
+            marks.contains(mark_of(path).unwrap_or("")) && !needed.contains(path.filename().unwrap_or(""))
+        };
+        let objects: Vec<Path> = objects.into_iter().map(|(path, _)| path).filter(is_left).collect();
+        self.store.remove_all(&objects).await?;
         let dead: Vec<Path> = dead.into_iter().cloned().collect();
         self.store.remove_all(&dead).await?;
-        Ok(count)
+        Ok(count + objects.len())
     }
 
     /// Where this writer's note lies.

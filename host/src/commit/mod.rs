@@ -4,7 +4,7 @@
 //! now be committed. The steps, in their order:
 //!
 //! 1. **Stage**: wait until every byte of every file is in the store, where no reader looks.
-//! 2. **Dead letters**: write the refused records of the same offsets.
+//! 2. **Dead letters**: write the refused records of the same offsets; and the **state** of plugins behind them (`states.rs`).
 //! 3. **Record**: for `exactly_once` a record of the files and the offsets is appended to the ledger, which is the moment
 //!    of commit (`ledger/`). For `at_least_once` there is nothing to record: a kill before publish loses staged files
 //!    whose offsets were never committed, and they are read again.
@@ -39,12 +39,13 @@ mod fail_point;
 pub mod ledger;
 mod leftovers;
 mod recovery;
+mod states;
 
 pub use compaction::Compactor;
 use dead_letter::kafka::LetterProducer;
 pub use ledger::Ledger;
 use ledger::record::{Range, RecordedFile};
-pub use recovery::{LostFile, Recovery};
+pub use recovery::{Claim, LostFile, Recovery};
 
 /// Files published side by side: hides the store's latency without a burst that it would answer with 503.
 const PUBLISH_CONCURRENCY: usize = 8;
@@ -131,7 +132,7 @@ impl Committer {
 
     /// Files and dead letters, record, publish.
     async fn commit_once(&self, ledger: &LedgerWriter, generation: ClosedGeneration) -> Result<Done, PipelineError> {
-        let ClosedGeneration { sequence, delta, files, dead_letters, memory, .. } = generation;
+        let ClosedGeneration { sequence, delta, files, dead_letters, states, memory, .. } = generation;
         let mut staged = self.stage(files).await?;
         match self.stage_letters(sequence, &dead_letters).await {
             Ok(file) => staged.extend(file.map(|file| Staged { file, rows: 0, sources: delta.clone() })),
@@ -140,12 +141,19 @@ impl Committer {
                 return Err(error);
             }
         }
-        if delta.is_empty() && staged.is_empty() {
+        let written = match states::write(&self.context, ledger, states).await {
+            Ok(written) => written,
+            Err(error) => {
+                self.give_up(&staged).await;
+                return Err(error);
+            }
+        };
+        if delta.is_empty() && staged.is_empty() && written.states.is_empty() {
             return Ok(Done::new(sequence, delta, &staged, 0));
         }
         let files = staged.iter().map(Staged::recorded).collect::<Result<Vec<_>, _>>()?;
         fail_point::pass("staged");
-        let recorded = ledger.commit(&delta, files).await;
+        let recorded = ledger.commit(&delta, files, written.states.clone()).await;
         fail_point::pass("recorded");
         let number = match recorded {
             Ok(number) => number,
@@ -153,6 +161,7 @@ impl Committer {
                 // Refused, so no record tells of these files; after any other failure one may.
                 if ledger::is_refused(&error) {
                     self.give_up(&staged).await;
+                    written.give_up(&self.context.store).await;
                 }
                 return Err(restart(error));
             }
@@ -374,7 +383,15 @@ mod tests {
             time: std::time::SystemTime::UNIX_EPOCH,
         };
         let memory = MemoryBudget::new(1 << 20).hold(0);
-        ClosedGeneration { sequence: 3, delta, files, dead_letters: vec![letter], closed_at: Instant::now(), memory }
+        ClosedGeneration {
+            sequence: 3,
+            delta,
+            files,
+            dead_letters: vec![letter],
+            closed_at: Instant::now(),
+            memory,
+            states: Vec::new(),
+        }
     }
 
     /// Everything below a folder.

@@ -9,7 +9,11 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::{
     BTreeMap, CheckpointDelta, Ledger, LedgerWriter, Mutex, PipelineError, PoisonError, Published, RecordedFile,
     SourcePartition, StagedFile, Store,
-    ledger::{record::Range, state::Pending},
+    ledger::{
+        record::Range,
+        state::Pending,
+        states::{PartitionState, StateRef},
+    },
 };
 use crate::{batch::DeadLetter, store::Path};
 
@@ -28,14 +32,24 @@ impl LedgerWriter {
     }
 
     /// Appends a commit.
-    pub(super) async fn commit(&self, delta: &CheckpointDelta, files: Vec<RecordedFile>) -> Result<u64, PipelineError> {
+    pub(super) async fn commit(
+        &self,
+        delta: &CheckpointDelta,
+        files: Vec<RecordedFile>,
+        states: Vec<PartitionState>,
+    ) -> Result<u64, PipelineError> {
         let published = std::mem::take(&mut *self.published());
-        let appended = self.ledger.commit(&self.writer, delta, files, published.clone()).await;
+        let appended = self.ledger.commit(&self.writer, delta, files, published.clone(), states).await;
         if appended.is_err() {
             // Told again with the next record; twice does no harm.
             self.published().extend(published);
         }
         appended
+    }
+
+    /// The state of the plugins of a partition that is ours, as it was recorded last.
+    pub(super) async fn state_of(&self, partition: &SourcePartition) -> Vec<StateRef> {
+        self.ledger.state_of(partition).await
     }
 
     /// Records that the source has deleted offsets before they were read.
@@ -67,10 +81,23 @@ pub struct LostFile {
     sequence: u64,
     /// Where it is to be visible.
     pub path: Path,
-    /// What to read to write it once more.
+    /// What to read to write it once more. Where plugins have state, all that its commit covers.
     pub sources: CheckpointDelta,
     /// Rows that it had.
     pub rows: u64,
+    /// The state of plugins before its commit; none where no plugin has any.
+    pub before: Vec<PartitionState>,
+}
+
+/// What a claim found.
+#[derive(Debug)]
+pub struct Claim {
+    /// The next offset to read of each partition that was ever committed.
+    pub positions: BTreeMap<SourcePartition, i64>,
+    /// The state of plugins there, of each partition that has some.
+    pub states: BTreeMap<SourcePartition, Vec<StateRef>>,
+    /// Files that were lost before they became visible.
+    pub lost: Vec<LostFile>,
 }
 
 impl LostFile {
@@ -79,30 +106,39 @@ impl LostFile {
     pub fn is_dead_letters(&self) -> bool {
         self.path.as_ref().starts_with("_fs_data_sink/")
     }
+
+    /// The state of plugins before its commit, of each partition that has some.
+    #[must_use]
+    pub fn states_before(&self) -> BTreeMap<SourcePartition, Vec<StateRef>> {
+        let states = self.before.iter().filter(|state| !state.plugins.is_empty());
+        states.map(|state| (state.key().name(), state.plugins.clone())).collect()
+    }
 }
 
-/// Claims partitions of one lane.
-#[derive(Debug)]
+/// Claims partitions of one lane. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Recovery {
     /// The lane's hold on the ledger.
     pub(super) writer: LedgerWriter,
     /// Where the files are.
     pub(super) store: Store,
+    /// Whether plugins of the pipeline have state, so that objects of it may be left.
+    pub(super) keeps_state: bool,
 }
 
 impl Recovery {
     /// For a lane.
     #[must_use]
-    pub fn new(writer: LedgerWriter, store: Store) -> Self {
-        Self { writer, store }
+    pub fn new(writer: LedgerWriter, store: Store, keeps_state: bool) -> Self {
+        Self { writer, store, keeps_state }
     }
 
-    /// Claims partitions and publishes what is pending of them: where each goes on, and the files that were lost.
+    /// Claims partitions and publishes what is pending of them: where each goes on and with what, and the files that were lost.
     pub async fn claim(
         &self,
         partitions: &[SourcePartition],
         topic_ids: &BTreeMap<std::sync::Arc<str>, String>,
-    ) -> Result<(BTreeMap<SourcePartition, i64>, Vec<LostFile>), PipelineError> {
+    ) -> Result<Claim, PipelineError> {
         let claimed = self.writer.ledger.claim(&self.writer.writer, partitions, topic_ids).await?;
         super::fail_point::pass("claimed");
         self.leave_note().await?;
@@ -121,15 +157,23 @@ impl Recovery {
             );
             lost.extend(gone);
         }
-        Ok((claimed.positions, lost))
+        Ok(Claim { positions: claimed.positions, states: claimed.states, lost })
     }
 
     /// Publishes the files of a commit; those that are lost.
     async fn publish(&self, sequence: u64, pending: Pending) -> Result<Vec<LostFile>, PipelineError> {
-        let files = pending.files.into_iter().map(|file| self.publish_one(sequence, file));
-        let files: Vec<_> = files.collect();
+        let Pending { ranges, files, before } = pending;
+        let files: Vec<_> = files.into_iter().map(|file| self.publish_one(sequence, file)).collect();
         let lost = stream::iter(files).buffered(super::PUBLISH_CONCURRENCY).try_collect::<Vec<_>>().await?;
-        Ok(lost.into_iter().flatten().collect())
+        let mut lost: Vec<LostFile> = lost.into_iter().flatten().collect();
+        if !before.is_empty() {
+            // A plugin with state gives out rows that come from all records since the state was taken.
+            let sources = delta_of(&ranges)?;
+            for file in &mut lost {
+                (file.sources, file.before) = (sources.clone(), before.clone());
+            }
+        }
+        Ok(lost)
     }
 
     /// Publishes a file of a commit; tells of it if it is lost.
@@ -139,7 +183,9 @@ impl Recovery {
             .ok_or_else(|| PipelineError::stop(format!("the ledger names a file {path:?}, which is no path")))?;
         Ok(match self.store.publish_recorded(&file).await? {
             Published::Visible => None,
-            Published::Lost => Some(LostFile { sequence, path: file.path, sources: delta_of(&sources)?, rows }),
+            Published::Lost => {
+                Some(LostFile { sequence, path: file.path, sources: delta_of(&sources)?, rows, before: Vec::new() })
+            }
         })
     }
 

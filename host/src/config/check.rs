@@ -15,6 +15,7 @@ mod cloud;
 mod columns;
 mod dead_letter;
 mod decode;
+mod grants;
 mod hdfs;
 mod kafka;
 mod plugin;
@@ -47,7 +48,7 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
         .sections("plugins")
         .into_iter()
         .enumerate()
-        .filter_map(|(at, (key, section))| plugin::read(section, key, at, folder))
+        .filter_map(|(at, (key, section))| plugin::read(section, key, at, folder, &tenant))
         .collect();
     let mut names = BTreeSet::new();
     for (place, plugin) in &plugins {

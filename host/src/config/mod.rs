@@ -13,9 +13,11 @@ use std::{
 use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 
+mod address;
 mod check;
 mod environment;
 pub mod fault;
+mod grants;
 mod hints;
 pub mod load;
 mod node;
@@ -31,10 +33,16 @@ mod value;
 mod variables;
 mod yaml;
 
+pub use address::PrivateAddresses;
+pub use grants::{
+    Access, BucketGrant, BucketStore, FolderGrant, Grants, HttpGrant, HttpScheme, RedisBucket, TableBucket,
+};
 pub use hints::{BinaryEncoding, JsonHints, json_pointer};
 pub use oauth::{AssertionConfig, Grant, JWT_BEARER, OauthConfig, OidcConfig, librdkafka_properties};
 pub use print::schema_yaml;
-pub use redis::{ClientTls, RedisAddress, RedisConfig, RedisEntry, RedisListRead, RedisServers, RedisStart};
+pub use redis::{
+    ClientTls, RedisAddress, RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart,
+};
 pub use secret::Secret;
 
 /// Everything one process runs.
@@ -293,6 +301,8 @@ pub struct PluginConfig {
     pub sha256: Option<[u8; 32]>,
     /// JSON text for the plugin's `open`.
     pub config_json: String,
+    /// What it may reach besides its rows.
+    pub grants: Grants,
     /// What it may use.
     pub limits: PluginLimits,
     /// What happens to rows that it refuses.
@@ -310,10 +320,26 @@ pub struct PluginLimits {
     pub call_timeout: Duration,
     /// Rows answered to one batch.
     pub output_rows: usize,
-    /// Bytes answered to one batch, as sent and as unpacked.
+    /// Bytes answered to one batch, as sent.
     pub output_bytes: usize,
+    /// The same with dictionaries unpacked.
+    pub output_logical_bytes: usize,
+    /// Rejections in one answer.
+    pub rejections: usize,
+    /// Rows that one answer may refuse.
+    pub rejected_rows: usize,
+    /// Bytes of one snapshot of its state, of which each source partition has one.
+    pub state_bytes: usize,
     /// Log text; what is above is dropped and counted.
     pub log_bytes_per_second: usize,
+    /// Calls of functions of the host in one call of the plugin.
+    pub host_calls: usize,
+    /// Bytes that the host copies for it in one call: what it reads, logs, and names.
+    pub host_call_bytes: usize,
+    /// Instances of it at once, over all lanes and datasets of its pipeline.
+    pub instances: usize,
+    /// The component's file.
+    pub component_bytes: usize,
 }
 
 impl Default for PluginLimits {
@@ -323,7 +349,20 @@ impl Default for PluginLimits {
             call_timeout: Duration::from_secs(2),
             output_rows: 1_000_000,
             output_bytes: 64 << 20,
+            output_logical_bytes: 64 << 20,
+            // A plugin has some codes, not one a row.
+            rejections: 10_000,
+            rejected_rows: 1_000_000,
+            state_bytes: 64 << 20,
             log_bytes_per_second: 64 << 10,
+            // Twelve for each row of a usual batch.
+            host_calls: 100_000,
+            // A batch of 64 MiB four times: as a stream, column by column, and both once more.
+            host_call_bytes: 256 << 20,
+            // As many as the process has places for.
+            instances: 512,
+            // A component of Python or JavaScript has about 20 MiB; compiling takes memory in proportion.
+            component_bytes: 64 << 20,
         }
     }
 }
@@ -346,6 +385,10 @@ pub struct OnTrap {
     pub retries: u32,
     /// What happens to the batch after the last try.
     pub then: OnReject,
+    /// Whether a batch that fails to the last try is split, so that only the rows that do it are refused.
+    pub bisect: bool,
+    /// Batches in a row that may fail before the pipeline waits with the last of them; 0: it never waits.
+    pub open_circuit_after: u32,
     /// Pause before the first new instance.
     pub backoff_from: Duration,
     /// Longest pause; it doubles from trap to trap and starts again after a good batch.
@@ -357,6 +400,8 @@ impl Default for OnTrap {
         Self {
             retries: 1,
             then: OnReject::DeadLetter,
+            bisect: false,
+            open_circuit_after: 5,
             backoff_from: Duration::from_millis(100),
             backoff_to: Duration::from_secs(60),
         }

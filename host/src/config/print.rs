@@ -13,11 +13,14 @@ use super::{
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig, RunConfig, SchemaSources, Secret,
-    SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig, ValueFormat,
+    RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig, RunConfig,
+    SchemaSources, Secret, SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig,
+    ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
+
+mod grants;
 
 /// What stands in the place of a secret.
 const MASK: &str = "***";
@@ -144,11 +147,7 @@ fn source(config: &SourceConfig, decode: &DecodeConfig) -> Value {
 /// A Redis source. What a `url` said is in the other keys.
 fn redis(config: &RedisConfig) -> Value {
     let RedisConfig {
-        servers,
-        username,
-        password,
-        db,
-        tls,
+        connection,
         stream_keys,
         list_keys,
         list_read,
@@ -162,28 +161,8 @@ fn redis(config: &RedisConfig) -> Value {
         deliveries_max,
         scope: _,
     } = config;
-    let texts = |nodes: &[RedisAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut value = json!({"type": "redis"});
-    match servers {
-        RedisServers::Single(RedisAddress { host, port }) => {
-            set(&mut value, "host", json!(host));
-            set(&mut value, "port", json!(port));
-        }
-        RedisServers::Cluster(nodes) => {
-            set(&mut value, "cluster", json!(true));
-            set(&mut value, "nodes", json!(texts(nodes)));
-        }
-        RedisServers::Sentinel { master_name, nodes, username, password } => {
-            let password = password.as_ref().map(Secret::to_string);
-            let sentinel =
-                json!({"master_name": master_name, "nodes": texts(nodes), "username": username, "password": password});
-            set(&mut value, "sentinel", sentinel);
-        }
-    }
-    set(&mut value, "db", json!(db));
-    set(&mut value, "username", json!(username));
-    set(&mut value, "password", json!(password.as_ref().map(Secret::to_string)));
-    set(&mut value, "tls", client_tls(tls.as_ref()));
+    redis_connection(&mut value, connection);
     for (key, keys) in [("stream_keys", stream_keys), ("list_keys", list_keys)] {
         if !keys.is_empty() {
             set(&mut value, key, json!(keys));
@@ -208,6 +187,32 @@ fn redis(config: &RedisConfig) -> Value {
     set(&mut value, "claim_idle", duration(*claim_idle));
     set(&mut value, "deliveries_max", json!(deliveries_max));
     value
+}
+
+/// Where a Redis is, and who we are.
+fn redis_connection(value: &mut Value, config: &RedisConnection) {
+    let RedisConnection { servers, username, password, db, tls } = config;
+    let texts = |nodes: &[RedisAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    match servers {
+        RedisServers::Single(RedisAddress { host, port }) => {
+            set(value, "host", json!(host));
+            set(value, "port", json!(port));
+        }
+        RedisServers::Cluster(nodes) => {
+            set(value, "cluster", json!(true));
+            set(value, "nodes", json!(texts(nodes)));
+        }
+        RedisServers::Sentinel { master_name, nodes, username, password } => {
+            let password = password.as_ref().map(Secret::to_string);
+            let sentinel =
+                json!({"master_name": master_name, "nodes": texts(nodes), "username": username, "password": password});
+            set(value, "sentinel", sentinel);
+        }
+    }
+    set(value, "db", json!(db));
+    set(value, "username", json!(username));
+    set(value, "password", json!(password.as_ref().map(Secret::to_string)));
+    set(value, "tls", client_tls(tls.as_ref()));
 }
 
 /// TLS of a Redis source.
@@ -295,13 +300,16 @@ fn field(config: &Field) -> Value {
 
 /// A plugin.
 fn plugin(config: &PluginConfig) -> Value {
-    let PluginConfig { name, path, sha256, config_json, limits, on_reject, on_trap } = config;
+    let PluginConfig { name, path, sha256, config_json, grants, limits, on_reject, on_trap } = config;
     let mut value = json!({"name": **name, "path": path.display().to_string()});
     if let Some(digest) = sha256 {
         set(&mut value, "sha256", json!(hexadecimal(digest)));
     }
     let own: Value = serde_json::from_str(config_json).unwrap_or_default();
     set(&mut value, "config", masked(&own));
+    if !grants.lines().is_empty() {
+        set(&mut value, "grants", grants::grants(grants));
+    }
     set(
         &mut value,
         "limits",
@@ -310,12 +318,26 @@ fn plugin(config: &PluginConfig) -> Value {
             "call_timeout": duration(limits.call_timeout),
             "output_rows": limits.output_rows,
             "output_bytes": limits.output_bytes,
+            "output_logical_bytes": limits.output_logical_bytes,
+            "rejections": limits.rejections,
+            "rejected_rows": limits.rejected_rows,
+            "state_bytes": limits.state_bytes,
             "log_bytes_per_second": limits.log_bytes_per_second,
+            "host_calls": limits.host_calls,
+            "host_call_bytes": limits.host_call_bytes,
+            "instances": limits.instances,
+            "component_bytes": limits.component_bytes,
         }),
     );
     set(&mut value, "on_reject", json!(reject(*on_reject)));
     let backoff = json!({"from": duration(on_trap.backoff_from), "to": duration(on_trap.backoff_to)});
-    set(&mut value, "on_trap", json!({"retries": on_trap.retries, "then": reject(on_trap.then), "backoff": backoff}));
+    let mut trap = json!({"retries": on_trap.retries, "then": reject(on_trap.then), "bisect": on_trap.bisect});
+    // With `fail` it says nothing, and may not be said.
+    if on_trap.then != OnReject::Fail {
+        set(&mut trap, "open_circuit_after", json!(on_trap.open_circuit_after));
+    }
+    set(&mut trap, "backoff", backoff);
+    set(&mut value, "on_trap", trap);
     value
 }
 

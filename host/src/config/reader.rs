@@ -14,11 +14,8 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 7] = [
+const OTHER_VERSIONS: [(&str, &str); 4] = [
     ("sink.extra_config", "further options of stores"),
-    ("plugins.grants", "capabilities for plugins"),
-    ("plugins.limits.instances", "limits on instances"),
-    ("plugins.on_trap.open_circuit_after", "the circuit breaker"),
     ("schema.registry", "schema registries"),
     ("pipeline.tenant", "budgets of tenants"),
     ("tenants", "budgets of tenants"),

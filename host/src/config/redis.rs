@@ -7,16 +7,8 @@ use super::Secret;
 /// How to read Redis. It has a stream or a list, and lists only under `at_least_once`.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// Where the servers are.
-    pub servers: RedisServers,
-    /// The user of the access control list; without one Redis takes the user `default`.
-    pub username: Option<String>,
-    /// Belongs to the user.
-    pub password: Option<Secret>,
-    /// The number of the database; 0 in a cluster.
-    pub db: i64,
-    /// `None`: no TLS.
-    pub tls: Option<ClientTls>,
+    /// Where it is, and who we are.
+    pub connection: RedisConnection,
     /// Streams, each once.
     pub stream_keys: Vec<String>,
     /// Lists, each once; none of them is a stream's key.
@@ -43,6 +35,21 @@ pub struct RedisConfig {
     pub scope: String,
 }
 
+/// Where a Redis is, and who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisConnection {
+    /// Where the servers are.
+    pub servers: RedisServers,
+    /// The user of the access control list; without one Redis takes the user `default`.
+    pub username: Option<String>,
+    /// Belongs to the user.
+    pub password: Option<Secret>,
+    /// The number of the database; 0 in a cluster.
+    pub db: i64,
+    /// `None`: no TLS.
+    pub tls: Option<ClientTls>,
+}
+
 /// The ways in which Redis is run. Addresses are host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisServers {
@@ -61,6 +68,19 @@ pub enum RedisServers {
     },
     /// A cluster; any of its nodes tells the others. At least one.
     Cluster(Vec<RedisAddress>),
+}
+
+impl std::fmt::Display for RedisServers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |nodes: &[RedisAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Single(address) => write!(formatter, "{address}"),
+            Self::Cluster(nodes) => formatter.write_str(&list(nodes)),
+            Self::Sentinel { master_name, nodes, .. } => {
+                write!(formatter, "{master_name} by the Sentinels {}", list(nodes))
+            }
+        }
+    }
 }
 
 /// A host and a port.

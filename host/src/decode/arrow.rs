@@ -32,10 +32,12 @@ pub(super) fn decode(typed: &mut TypedDecoder, shape: &mut Shape, envelope: &Env
 
 /// The record batches of one record; takes their bytes from `room`.
 fn read(value: &[u8], room: &mut usize) -> Result<Vec<arrow_array::RecordBatch>, Fault> {
-    let caps = Caps { rows: ROWS_MAX, bytes: RECORD_BYTES_MAX.min(*room) };
+    let bytes = RECORD_BYTES_MAX.min(*room);
+    let caps = Caps { rows: ROWS_MAX, bytes, logical_bytes: bytes };
     let stream = ipc::plain_stream(value, caps).map_err(|refused| words(refused, caps))?;
     *room = room.saturating_sub(stream.len());
-    let caps = Caps { bytes: caps.bytes.min(*room).max(stream.len()), ..caps };
+    let bytes = caps.bytes.min(*room).max(stream.len());
+    let caps = Caps { bytes, logical_bytes: bytes, ..caps };
     let batches = ipc::read_rows::<Refused>(stream, Writer::Producer, caps, |_| Ok(()));
     let batches = batches.map_err(|refused| words(refused, caps))?;
     *room = room.saturating_sub(ipc::unpacked_bytes(&batches));
@@ -48,7 +50,9 @@ fn words(refused: Refused, caps: Caps) -> Fault {
         Refused::Words(words) => Fault { code: "bad-arrow", message: format!("expected Arrow IPC, found {words}") },
         Refused::Type { .. } => Fault { code: "unsupported-type", message: refused.to_string() },
         Refused::TooManyRows(_) => Fault { code: "too-many-rows", message: format!("the record has {refused}") },
-        Refused::TooManyBytes(_) if caps.bytes < RECORD_BYTES_MAX => batch_too_large(),
-        Refused::TooManyBytes(_) => too_large(),
+        Refused::TooManyBytes(_) | Refused::TooManyLogicalBytes(_) if caps.bytes < RECORD_BYTES_MAX => {
+            batch_too_large()
+        }
+        Refused::TooManyBytes(_) | Refused::TooManyLogicalBytes(_) => too_large(),
     }
 }

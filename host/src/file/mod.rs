@@ -217,6 +217,7 @@ impl Generation {
             delta: std::mem::take(&mut self.delta),
             files: std::mem::take(&mut self.files),
             dead_letters: std::mem::take(&mut self.dead_letters),
+            states: Vec::new(),
             closed_at: Instant::now(),
             memory,
         };

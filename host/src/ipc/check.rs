@@ -182,7 +182,7 @@ impl Checker {
         match message.header_type() {
             MessageHeader::RecordBatch => {
                 let header = message.header_as_record_batch().ok_or_else(unreadable)?;
-                let room = self.caps.bytes - self.view_bytes;
+                let room = self.caps.logical_bytes - self.view_bytes;
                 let weight = walk_rows(&self.schema, &Body::new(&header, body)?, room)?;
                 self.rows = self.rows.saturating_add(weight.rows);
                 self.view_bytes += weight.view_bytes;
@@ -224,7 +224,10 @@ fn decode(stream: Vec<u8>) -> Result<Vec<RecordBatch>, Refused> {
 
 /// Refuses dictionaries that unpack to more than the cap; all other types cost their bytes on the wire, or were counted.
 pub(super) fn check_unpacked_bytes(batches: &[RecordBatch], caps: Caps) -> Result<(), Refused> {
-    if unpacked_bytes(batches) > caps.bytes { Err(Refused::TooManyBytes(caps.bytes)) } else { Ok(()) }
+    if unpacked_bytes(batches) > caps.logical_bytes {
+        return Err(Refused::TooManyLogicalBytes(caps.logical_bytes));
+    }
+    Ok(())
 }
 
 /// Bytes that dictionaries and views of these rows stand for, beyond those that they take.

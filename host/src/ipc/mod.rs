@@ -29,8 +29,10 @@ pub use types::{check_schema, fixed_width};
 pub struct Caps {
     /// Rows of all batches together.
     pub rows: usize,
-    /// Bytes as sent, as unpacked, and again as they would be without dictionaries.
+    /// Bytes as sent, and as unpacked where they are compressed.
     pub bytes: usize,
+    /// Bytes that dictionaries and views stand for.
+    pub logical_bytes: usize,
 }
 
 /// Who wrote a stream, which decides what it may hold.
@@ -63,6 +65,9 @@ pub enum Refused {
     /// More bytes than the cap.
     #[error("more than {0} bytes")]
     TooManyBytes(usize),
+    /// Dictionaries or views that stand for more bytes than the cap.
+    #[error("more than {0} bytes, with dictionaries and views unpacked")]
+    TooManyLogicalBytes(usize),
 }
 
 impl Refused {

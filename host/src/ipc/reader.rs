@@ -72,7 +72,11 @@ impl<R: Read> BatchReader<R> {
             input,
             bytes_max,
             is_file,
-            checker: Checker::new(schema, Writer::Producer, Caps { rows: usize::MAX, bytes: bytes_max }),
+            checker: Checker::new(
+                schema,
+                Writer::Producer,
+                Caps { rows: usize::MAX, bytes: bytes_max, logical_bytes: bytes_max },
+            ),
             decoder: StreamDecoder::new(),
             waiting: VecDeque::new(),
             is_over: false,
@@ -132,7 +136,7 @@ impl<R: Read> BatchReader<R> {
     /// Decodes checked bytes.
     fn decode(&mut self, bytes: Vec<u8>) -> Result<(), Refused> {
         let Self { decoder, waiting, bytes_max, .. } = self;
-        let caps = Caps { rows: usize::MAX, bytes: *bytes_max };
+        let caps = Caps { rows: usize::MAX, bytes: *bytes_max, logical_bytes: *bytes_max };
         guarded(|| {
             let mut bytes = Buffer::from_vec(bytes);
             while !bytes.is_empty() {

@@ -17,7 +17,7 @@ use arrow_schema::{DataType, Field, Schema};
 use super::{Caps, Refused, Writer, read_rows, read_schema};
 
 /// Large enough for all streams here.
-const CAPS: Caps = Caps { rows: 10_000, bytes: 1 << 20 };
+const CAPS: Caps = Caps { rows: 10_000, bytes: 1 << 20, logical_bytes: 1 << 20 };
 
 /// A stream of some batches.
 fn stream(batches: &[RecordBatch]) -> Vec<u8> {
@@ -117,7 +117,10 @@ fn rows_bytes_and_unpacked_dictionaries_are_capped() {
     // 100 KB that 100 keys select 100 times: 10 MB.
     let long = "x".repeat(100_000);
     let keys: DictionaryArray<Int32Type> = (0..100).map(|_| Some(long.as_str())).collect();
-    assert_eq!(refusal(stream(&[one(Arc::new(keys))]), CAPS), "more than 1048576 bytes");
+    let stream = stream(&[one(Arc::new(keys))]);
+    assert_eq!(refusal(stream.clone(), CAPS), "more than 1048576 bytes, with dictionaries and views unpacked");
+    let logical = Caps { logical_bytes: 10_000_000, ..CAPS };
+    assert_eq!(read_rows::<Refused>(stream, Writer::Plugin, logical, |_| Ok(())).unwrap().len(), 1);
 }
 
 #[test]

@@ -242,7 +242,7 @@ impl<'a> Walk<'a> {
             }
             self.view_bytes = self.view_bytes.saturating_add(length);
             if self.view_bytes > self.view_bytes_max {
-                return Err(Refused::TooManyBytes(self.view_bytes_max));
+                return Err(Refused::TooManyLogicalBytes(self.view_bytes_max));
             }
         }
         Ok(())

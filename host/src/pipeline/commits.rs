@@ -12,7 +12,10 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::totals::{self, Totals};
+use super::{
+    losses::Losses,
+    totals::{self, Totals},
+};
 use crate::{batch::ClosedGeneration, commit::Committer, error::PipelineError, source::SourceControl};
 
 /// A generation to commit, and whom to tell.
@@ -30,9 +33,15 @@ pub(super) struct Commits {
 
 impl Commits {
     /// Starts the task on a runtime.
-    pub(super) fn start(committer: Committer, source: SourceControl, totals: Arc<Totals>, io: &Handle) -> Self {
+    pub(super) fn start(
+        committer: Committer,
+        source: SourceControl,
+        totals: Arc<Totals>,
+        losses: Losses,
+        io: &Handle,
+    ) -> Self {
         let (queue, requests) = mpsc::channel(1);
-        let task = io.spawn(commit_in_order(committer, source, totals, requests));
+        let task = io.spawn(commit_in_order(committer, source, totals, losses, requests));
         Self { queue, task: Some(task) }
     }
 
@@ -93,6 +102,7 @@ async fn commit_in_order(
     mut committer: Committer,
     source: SourceControl,
     totals: Arc<Totals>,
+    losses: Losses,
     mut requests: mpsc::Receiver<Request>,
 ) -> Result<(), PipelineError> {
     while let Some((generation, done)) = requests.recv().await {
@@ -100,6 +110,7 @@ async fn commit_in_order(
         let span = tracing::info_span!("commit", generation = generation.sequence, files, rows, bytes);
         source.confirm(&generation.delta).await?;
         let delta = committer.commit(generation).instrument(span).await?;
+        losses.committed(&delta);
         source.committed(delta).instrument(tracing::info_span!("commit_offsets")).await?;
         totals.committed(files, bytes, rows);
         // The lane may have stopped waiting; the commit counts all the same.

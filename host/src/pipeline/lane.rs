@@ -4,7 +4,7 @@
 //! with the first failure; then nothing of the open generation becomes visible and its positions stay uncommitted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -13,15 +13,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput, restore};
+use super::{Shared, commits::Commits, flow::Flow, flow::FlowOutput, restore, states::KnownStates};
 use crate::{
-    batch::{RawBatch, Rejection, Stage},
+    batch::{ChainState, ClosedGeneration, RawBatch, Rejection, Stage},
     checkpoint::{CheckpointDelta, SourcePartition},
-    commit::{CommitContext, Committer, LedgerWriter, Recovery},
+    commit::{Claim, CommitContext, Committer, LedgerWriter, Recovery},
     config::{DeadLetterConfig, ErrorHandling},
     error::PipelineError,
     file::{self, FileContext, Generation},
-    plugin::FlushReason,
+    plugin::{FlushReason, LanePauses, keeps_state},
     source::{SourceControl, SourceEvent, SourceStream},
     telemetry::rate_limit::RateLimited,
 };
@@ -38,10 +38,16 @@ struct Lane {
     shared: Shared,
     /// Which lane this is.
     number: usize,
+    /// How its plugins tell that they wait.
+    pauses: LanePauses,
     /// One per dataset.
     flows: HashMap<Arc<str>, Flow>,
+    /// State that was claimed and that no chain has taken yet.
+    known: KnownStates,
     /// What was written since the last commit.
     generation: Generation,
+    /// The state of the chains that were flushed at its end.
+    states: Vec<ChainState>,
     /// Where generations go when they are closed.
     commits: Commits,
     /// For exactly once.
@@ -72,7 +78,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<(), PipelineError> {
     let source = stream.control.clone();
-    let mut lane = Lane::new(shared, lane, source.clone());
+    let mut lane = Lane::new(shared, lane, source.clone(), stop.clone());
     let result = lane.work(&mut stream, &stop).await;
     if result.is_err() {
         lane.generation.abandon().await;
@@ -95,7 +101,7 @@ pub(super) async fn run(
 
 impl Lane {
     /// A lane with nothing open.
-    fn new(shared: Shared, lane: usize, source: SourceControl) -> Self {
+    fn new(shared: Shared, lane: usize, source: SourceControl, stop: CancellationToken) -> Self {
         let Shared { config, store, budget, metrics, runtime, totals, .. } = &shared;
         let writer = shared.ledger.clone().map(LedgerWriter::new);
         let writer_mark = writer.as_ref().map_or_else(file::writer_mark, |writer| writer.mark().into());
@@ -108,7 +114,7 @@ impl Lane {
             metrics: metrics.clone(),
         };
         let committer = Committer::new(context, writer.clone());
-        let commits = Commits::start(committer, source, Arc::clone(totals), &runtime.io);
+        let commits = Commits::start(committer, source, Arc::clone(totals), shared.losses.clone(), &runtime.io);
         let generation = Generation::new(FileContext {
             store: store.clone(),
             sink: config.sink.clone(),
@@ -122,11 +128,16 @@ impl Lane {
             io: runtime.io.clone(),
         });
         let rejection_log = RateLimited::new(REJECTION_LOG_INTERVAL);
+        let known = KnownStates::new(recovery(&shared, writer.as_ref()));
+        let pauses = shared.pauses.lane(stop);
         Self {
             shared,
             number: lane,
+            pauses,
             flows: HashMap::new(),
+            known,
             generation,
+            states: Vec::new(),
             commits,
             writer,
             owned: BTreeSet::new(),
@@ -153,6 +164,7 @@ impl Lane {
                     self.end_generation_and_wait().await?;
                     if !partitions.is_empty() {
                         self.release(&partitions).await;
+                        self.let_go(&partitions).await;
                     }
                     // The source may have given up waiting; then it has already dropped the partitions.
                     let _ = release.send(());
@@ -186,8 +198,40 @@ impl Lane {
                 Next::Event(Some(SourceEvent::Failed(error))) | Next::Failed(error) => return Err(error),
             }
         }
-        self.flush(FlushReason::EndOfInput).await?;
+        let reason = self.why_it_ends(draining);
+        if reason == FlushReason::EndOfInput {
+            self.open_waiting().await?;
+        }
+        self.flush(reason).await?;
         self.close_generation().await
+    }
+
+    /// Whether more input comes later. What plugins keep over a restart is not to be given out when the process only stops.
+    fn why_it_ends(&self, draining: bool) -> FlushReason {
+        let goes_on = draining || self.shared.config.run.batches_max.is_some();
+        if goes_on && keeps_state(&self.shared.plugins) { FlushReason::Checkpoint } else { FlushReason::EndOfInput }
+    }
+
+    /// Opens the chains that have something left to give out, though no record came for them.
+    async fn open_waiting(&mut self) -> Result<(), PipelineError> {
+        for (partition, dataset) in self.known.waiting() {
+            let flow = match self.flows.entry(Arc::clone(&dataset)) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    entry.insert(Flow::new(self.shared.clone(), self.number, &dataset, self.pauses.clone())?)
+                }
+            };
+            flow.open(&partition, &mut self.known).await?;
+        }
+        Ok(())
+    }
+
+    /// Partitions are gone, or come anew: their chains and what is known of their state go.
+    async fn let_go(&mut self, partitions: &[SourcePartition]) {
+        for flow in self.flows.values_mut() {
+            flow.release(partitions).await;
+        }
+        self.known.forget(partitions);
     }
 
     /// Claims partitions in the ledger, and makes visible what was committed of them before; where each goes on.
@@ -197,7 +241,9 @@ impl Lane {
         topic_ids: &BTreeMap<Arc<str>, String>,
     ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
         let Some(recovery) = self.recovery() else { return Ok(BTreeMap::new()) };
-        let (positions, lost) = recovery.claim(partitions, topic_ids).await?;
+        self.let_go(partitions).await;
+        let Claim { positions, states, lost } = recovery.claim(partitions, topic_ids).await?;
+        self.known.add(states, &self.shared.plugins)?;
         if !lost.is_empty() {
             restore::restore(&self.shared, self.number, &recovery, &lost).await?;
         }
@@ -222,7 +268,7 @@ impl Lane {
 
     /// Its hold on the ledger and the store, for exactly once.
     fn recovery(&self) -> Option<Recovery> {
-        self.writer.clone().map(|writer| Recovery::new(writer, self.shared.store.clone()))
+        recovery(&self.shared, self.writer.as_ref())
     }
 
     /// Gives partitions back in the ledger, once all that was read of them is committed. Whoever comes next claims them anyway,
@@ -254,12 +300,14 @@ impl Lane {
         self.shared.metrics.batch_read(raw.envelope.len() as u64, bytes);
         self.shared.totals.read(raw.envelope.len() as u64, bytes);
         if !self.flows.contains_key(&raw.dataset) {
-            let flow = Flow::new(self.shared.clone(), self.number)?;
+            let flow = Flow::new(self.shared.clone(), self.number, &raw.dataset, self.pauses.clone())?;
             self.flows.insert(Arc::clone(&raw.dataset), flow);
         }
         self.prepare(&raw).await?;
-        let Some(flow) = self.flows.get_mut(&raw.dataset) else { return Ok(()) };
-        let output = flow.process(&raw).await?;
+        let Some(mut flow) = self.flows.remove(&raw.dataset) else { return Ok(()) };
+        let output = self.process_in(&mut flow, &raw).await;
+        self.flows.insert(Arc::clone(&raw.dataset), flow);
+        let output = output?;
         self.generation.cover(&raw.delta)?;
         self.take_output(&raw.dataset, output).instrument(tracing::info_span!("write")).await?;
         drop(raw);
@@ -282,6 +330,35 @@ impl Lane {
         }
     }
 
+    /// Takes a batch through a flow that is out of the lane's hands meanwhile. What was read before does not wait for a plugin that
+    /// waits, unless a plugin of the flow has rows of it, which only a flush between two batches would bring out.
+    async fn process_in(&mut self, flow: &mut Flow, raw: &RawBatch) -> Result<FlowOutput, PipelineError> {
+        let pauses = self.pauses.clone();
+        // State has to be recorded with the positions, and that of this flow cannot be asked for now.
+        let may_commit = !flow.holds_rows() && !keeps_state(&self.shared.plugins);
+        let mut known = std::mem::replace(&mut self.known, KnownStates::new(None));
+        let output = {
+            let mut processing = std::pin::pin!(flow.process(raw, &mut known));
+            tokio::select! {
+                biased;
+                output = &mut processing => output,
+                () = pauses.began() => {
+                    let committed = if may_commit && !self.generation.is_empty() {
+                        self.end_generation_and_wait().await
+                    } else {
+                        Ok(())
+                    };
+                    match committed {
+                        Ok(()) => processing.await,
+                        Err(error) => Err(error),
+                    }
+                }
+            }
+        };
+        self.known = known;
+        output
+    }
+
     /// Records that the source itself refuses: they are read, and become dead letters.
     async fn refuse(&mut self, raw: RawBatch, code: &str, message: String) -> Result<(), PipelineError> {
         let bytes = raw.envelope.as_record_batch().get_array_memory_size() as u64;
@@ -298,7 +375,8 @@ impl Lane {
 
     /// Writes rows, and keeps what was refused.
     async fn take_output(&mut self, dataset: &Arc<str>, output: FlowOutput) -> Result<(), PipelineError> {
-        let FlowOutput { rows, rejections, dead_letters } = output;
+        let FlowOutput { rows, rejections, dead_letters, states } = output;
+        self.states.extend(states);
         self.shared.totals.wrote(rows.iter().map(|part| part.rows.num_rows() as u64).sum());
         let parts = rows.into_iter().map(|part| (part.directory, part.rows)).collect();
         self.generation.write(dataset, parts).await?;
@@ -355,18 +433,31 @@ impl Lane {
 
     /// The same without a flush.
     async fn close_generation(&mut self) -> Result<(), PipelineError> {
-        if !self.generation.is_empty() {
-            let closed = self.generation.close().await?;
+        if !self.generation.is_empty() || !self.states.is_empty() {
+            let closed = self.close_with_states().await?;
             self.commits.push(closed).await?;
         }
         Ok(())
     }
 
+    /// The files of the generation, with the state of the chains behind its last record.
+    async fn close_with_states(&mut self) -> Result<ClosedGeneration, PipelineError> {
+        let mut closed = self.generation.close().await?;
+        closed.states = std::mem::take(&mut self.states);
+        closed.memory.grow(closed.states.iter().map(ChainState::size_bytes).sum());
+        Ok(closed)
+    }
+
     /// Closes the generation and waits until it and all before it are committed.
     async fn end_generation_and_wait(&mut self) -> Result<(), PipelineError> {
         self.flush(FlushReason::Checkpoint).await?;
-        let closed = self.generation.close().await?;
+        let closed = self.close_with_states().await?;
         let committed = self.commits.push(closed).await?;
         self.commits.wait(committed).await
     }
+}
+
+/// A lane's hold on the ledger and the store, for exactly once.
+fn recovery(shared: &Shared, writer: Option<&LedgerWriter>) -> Option<Recovery> {
+    writer.map(|writer| Recovery::new(writer.clone(), shared.store.clone(), keeps_state(&shared.plugins)))
 }

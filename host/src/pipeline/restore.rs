@@ -4,12 +4,17 @@
 //! go through the same stages; of what comes out, the rows of the file's directory are those of the file, since a file
 //! holds all rows that its offsets gave for its directory. A plugin that holds rows back from batch to batch, or that
 //! answers differently the second time, gives what it gives now.
+//!
+//! Where plugins keep state, what a file holds may come from any record since that state was taken. So all records of the commit
+//! are read again, by chains that go on from the state before it, which the ledger keeps as long as the commit is pending. The
+//! plugins went on from there long ago: a file with another number of rows would double some or lose some, and is refused.
 
 use std::sync::{Arc, atomic::AtomicI64};
 
 use super::{
     Shared,
     flow::{Flow, FlowOutput},
+    states::KnownStates,
 };
 use crate::{
     batch::DeadLetter,
@@ -32,7 +37,7 @@ pub(super) async fn restore(
         tracing::warn!(pipeline = %shared.config.name, lane, file = %file.path, rows = file.rows,
             "a committed file was lost before it became visible: its records are read and written once more");
         let mut generation = Generation::new(context(shared, lane, file));
-        let written = write_again(shared, lane, file, &mut generation).await;
+        let written = write_again(shared, lane, recovery, file, &mut generation).await;
         let letters = match written {
             Ok(letters) => letters,
             Err(error) => {
@@ -45,6 +50,15 @@ pub(super) async fn restore(
         } else {
             the_one_file(file, generation).await?
         };
+        if !file.before.is_empty() && rows != file.rows {
+            shared.store.abort(&staged).await;
+            return Err(PipelineError::stop(format!(
+                "{}: the file was lost before it became visible, and its records give {rows} rows for its folder now, where it had \
+                 {}: a plugin that keeps state does not give the same again, or the commit had more files there, or was the last \
+                 one of its input. Restore the file from a backup of the store, or give the pipeline another `name` and begin anew",
+                file.path, file.rows
+            )));
+        }
         recovery.restore(file, &staged, rows).await?;
         shared.metrics.retried("restore_file");
     }
@@ -72,9 +86,12 @@ async fn the_one_file(file: &LostFile, mut generation: Generation) -> Result<(St
 async fn write_again(
     shared: &Shared,
     lane: usize,
+    recovery: &Recovery,
     file: &LostFile,
     generation: &mut Generation,
 ) -> Result<Vec<DeadLetter>, PipelineError> {
+    let mut known = KnownStates::new(Some(recovery.clone()));
+    known.add(file.states_before(), &shared.plugins)?;
     let source = LaneContext {
         pipeline: Arc::clone(&shared.config.name),
         lane,
@@ -88,16 +105,20 @@ async fn write_again(
     let mut events = source::read_again(&shared.config.source, file.sources.clone(), source)?;
     let mut flows: Vec<(Arc<str>, Flow)> = Vec::new();
     let mut letters = Vec::new();
+    let pauses = shared.pauses.lane(shared.runtime.stop.clone());
     loop {
         match events.recv().await {
             Some(SourceEvent::Batch(raw)) => {
                 if !flows.iter().any(|(dataset, _)| *dataset == raw.dataset) {
-                    flows.push((Arc::clone(&raw.dataset), Flow::new(shared.clone(), lane)?));
+                    flows.push((
+                        Arc::clone(&raw.dataset),
+                        Flow::new(shared.clone(), lane, &raw.dataset, pauses.clone())?,
+                    ));
                 }
                 generation.cover(&raw.delta)?;
                 if let Some((dataset, flow)) = flows.iter_mut().find(|(dataset, _)| *dataset == raw.dataset) {
                     flow.prepare(&raw).await?;
-                    let output = flow.process(&raw).await?;
+                    let output = flow.process(&raw, &mut known).await?;
                     letters.extend(keep(generation, dataset, file, output).await?);
                 }
             }

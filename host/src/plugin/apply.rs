@@ -17,15 +17,14 @@ use arrow_select::{
 };
 
 use super::{
-    bindings::types::{Column, Output, Payload, Rejection as GuestRejection, Selection},
+    bindings::types::{Column, Output, Payload, Selection},
     columns::read_columns,
     failure::{BadOutput, clean},
-    ipc_check::{Caps, read_rows, too_many_bytes, too_many_rows},
+    ipc_check::{Caps, read_rows, too_many_bytes, too_many_logical_bytes, too_many_rows, unpacked_bytes},
+    rejections::read_rejections,
 };
-use crate::batch::{DecodedBatch, Origin, Rejection, Stage};
+use crate::batch::{DecodedBatch, Origin, Rejection};
 
-/// Bytes of a rejection's code; it becomes a metric label.
-const CODE_BYTES_MAX: usize = 64;
 /// Batches in one `replace`; a plugin answers one or a few.
 const REPLACE_BATCHES_MAX: usize = 1024;
 
@@ -40,6 +39,10 @@ pub(super) struct Shape {
     pub(super) output: SchemaRef,
     /// What one answer may hold.
     pub(super) caps: Caps,
+    /// Rejections in one answer.
+    pub(super) rejections_max: usize,
+    /// Rows that one answer may refuse.
+    pub(super) rejected_rows_max: usize,
 }
 
 /// What became of a batch.
@@ -228,49 +231,6 @@ fn check_bitmap(bitmap: &[u8], rows: usize) -> Result<(), BadOutput> {
     Ok(())
 }
 
-/// Refused rows: in range, each once, with a code that can be a metric label.
-fn read_rejections(answered: Vec<GuestRejection>, rows: usize, shape: &Shape) -> Result<Vec<Rejection>, BadOutput> {
-    if answered.len() > rows {
-        return Err(BadOutput::new(format!("answered {} rejections for {rows} rows", answered.len())));
-    }
-    let mut seen = if answered.is_empty() { Vec::new() } else { vec![false; rows] };
-    let mut rejected = Vec::with_capacity(answered.len());
-    for GuestRejection { code, message, rows: mut refused } in answered {
-        if !is_code(&code) {
-            let code = clean(code.get(..CODE_BYTES_MAX).unwrap_or(&code));
-            return Err(BadOutput::new(format!(
-                "answered a rejection with code `{code}`; a code has 1 to {CODE_BYTES_MAX} lower-case letters, digits, \
-                 `-`, `_` and `.`"
-            )));
-        }
-        for row in &refused {
-            match seen.get_mut(*row as usize) {
-                None => return Err(BadOutput::new(format!("rejected row {row} of a batch of {rows} rows"))),
-                Some(true) => return Err(BadOutput::new(format!("rejected row {row} twice"))),
-                Some(seen) => *seen = true,
-            }
-        }
-        if refused.is_empty() {
-            continue;
-        }
-        refused.sort_unstable();
-        rejected.push(Rejection {
-            rows: refused,
-            stage: Stage::Plugin,
-            plugin: Some(Arc::clone(&shape.plugin)),
-            code,
-            message: clean(&message),
-        });
-    }
-    Ok(rejected)
-}
-
-/// Whether a code is short and of a small alphabet.
-fn is_code(code: &str) -> bool {
-    (1..=CODE_BYTES_MAX).contains(&code.len())
-        && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
-}
-
 /// Columns answered by `extend`, as one batch.
 fn read_extension(stream: Vec<u8>, kept: usize, shape: &Shape) -> Result<RecordBatch, BadOutput> {
     let mut answered = None;
@@ -331,7 +291,9 @@ fn replace(streams: Vec<Vec<u8>>, shape: &Shape) -> Result<Vec<DecodedBatch>, Ba
     let mut made = Made::new(streams.len(), shape)?;
     for stream in streams {
         made.spend_bytes(stream.len())?;
-        for rows in read_rows(stream, shape.caps, |schema| accept_replacement(schema, shape))? {
+        let batches = read_rows(stream, shape.caps, |schema| accept_replacement(schema, shape))?;
+        made.spend_logical_bytes(unpacked_bytes(&batches))?;
+        for rows in batches {
             made.push(rows)?;
         }
     }
@@ -370,6 +332,13 @@ impl<'a> Made<'a> {
     /// Counts the bytes of all batches together.
     fn spend_bytes(&mut self, bytes: usize) -> Result<(), BadOutput> {
         self.left.bytes = self.left.bytes.checked_sub(bytes).ok_or_else(|| too_many_bytes(self.shape.caps))?;
+        Ok(())
+    }
+
+    /// The same for what dictionaries stand for.
+    fn spend_logical_bytes(&mut self, bytes: usize) -> Result<(), BadOutput> {
+        let left = self.left.logical_bytes.checked_sub(bytes);
+        self.left.logical_bytes = left.ok_or_else(|| too_many_logical_bytes(self.shape.caps))?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// The pause before the next instance.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     /// The first pause.
     from: Duration,
@@ -32,6 +32,11 @@ impl Backoff {
     /// What is left of the running pause.
     pub(super) fn remaining(&self) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The next instance may start at once.
+    pub(super) fn skip(&mut self) {
+        self.until = None;
     }
 
     /// A batch went well.

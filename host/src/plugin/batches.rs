@@ -2,21 +2,18 @@
 //!
 //! What goes in is cleaned first (`hygiene`), so that no byte of a row that the plugin was not given crosses over.
 
+use std::sync::Arc;
+
 use arrow_array::{Array, RecordBatch, RecordBatchOptions, make_array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
 use super::{
     bindings::{batches::ReadError, types::Column},
+    budget::{CallBudget, Spent},
     columns::raw_column,
     hygiene::only_given,
 };
-
-/// A plugin may read every column this many times in one call (as IPC and raw, and once more); after that it traps.
-/// The deadline alone does not bound what it makes the host copy in one host call after the other.
-const READS_PER_CALL: usize = 4;
-/// Allowed on top, so that small batches are not bound by their headers.
-const READ_BYTES_SPARE: usize = 16 << 20;
 
 /// Rows in the plain types of [`super::types::plain_schema`], for the time of one call.
 #[derive(Debug)]
@@ -24,8 +21,8 @@ const READ_BYTES_SPARE: usize = 16 << 20;
 pub struct BatchResource {
     /// The rows.
     rows: RecordBatch,
-    /// Bytes that may still be read.
-    budget: usize,
+    /// What reading is taken from.
+    budget: Arc<CallBudget>,
 }
 
 /// Why a read gives no answer: the plugin is told, or it traps.
@@ -43,10 +40,15 @@ impl From<ArrowError> for ReadFailure {
     }
 }
 
+impl From<Spent> for ReadFailure {
+    fn from(spent: Spent) -> Self {
+        Self::Trap(spent.to_string())
+    }
+}
+
 impl BatchResource {
     /// Rows to look at.
-    pub(super) fn new(rows: RecordBatch) -> Self {
-        let budget = rows.get_array_memory_size().saturating_mul(READS_PER_CALL).saturating_add(READ_BYTES_SPARE);
+    pub(super) fn new(rows: RecordBatch, budget: Arc<CallBudget>) -> Self {
         Self { rows, budget }
     }
 
@@ -68,7 +70,7 @@ impl BatchResource {
         let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
         writer.write(&rows)?;
         let stream = writer.into_inner()?;
-        self.spend(stream.len())?;
+        self.budget.copy(stream.len())?;
         Ok(stream)
     }
 
@@ -82,7 +84,7 @@ impl BatchResource {
         let name = self.rows.schema_ref().field(index).name();
         let column = raw_column(name, &only_given(array.to_data())?)
             .ok_or(ReadFailure::Answer(ReadError::NoRawForm(position)))?;
-        self.spend(column.data.len() + column.offsets.as_ref().map_or(0, Vec::len))?;
+        self.budget.copy(column.data.len() + column.offsets.as_ref().map_or(0, Vec::len))?;
         Ok(column)
     }
 
@@ -98,24 +100,21 @@ impl BatchResource {
         }
         Ok(positions.iter().map(|position| *position as usize).collect())
     }
-
-    /// Counts bytes against the call's budget.
-    fn spend(&mut self, bytes: usize) -> Result<(), ReadFailure> {
-        self.budget = self.budget.checked_sub(bytes).ok_or_else(|| {
-            ReadFailure::Trap(format!("read every column more than {READS_PER_CALL} times in one call"))
-        })?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::{ArrayRef, BooleanArray, Int64Array, StringArray};
     use arrow_ipc::reader::StreamReader;
 
     use super::*;
+    use crate::config::PluginLimits;
+
+    /// A batch that may be read until 64 KiB were.
+    fn resource(rows: RecordBatch) -> BatchResource {
+        let limits = PluginLimits { host_call_bytes: 64 << 10, ..PluginLimits::default() };
+        BatchResource::new(rows, Arc::new(CallBudget::new(&limits)))
+    }
 
     /// Eight rows, of which the plugin is given three.
     fn sliced() -> RecordBatch {
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_read_holds_the_rows_and_no_byte_of_their_neighbours() {
-        let mut batch = BatchResource::new(sliced());
+        let mut batch = resource(sliced());
         let stream = batch.read(None).unwrap();
         assert!(!stream.windows(6).any(|bytes| bytes == b"secret"));
         assert!(!stream.windows(8).any(|bytes| bytes == 7_777_i64.to_le_bytes()));
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn raw_columns_hold_the_rows_and_nothing_else() {
-        let mut batch = BatchResource::new(sliced());
+        let mut batch = resource(sliced());
         let name = batch.read_column(0).unwrap();
         assert_eq!((name.format.as_str(), name.length, name.null_count), ("u", 3, 0));
         assert_eq!(name.data, b"accc");
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn columns_are_read_by_position_and_each_once() {
-        let mut batch = BatchResource::new(sliced());
+        let mut batch = resource(sliced());
         let stream = batch.read(Some(&[2, 0])).unwrap();
         let read = StreamReader::try_new(stream.as_slice(), None).unwrap().next().unwrap().unwrap();
         assert_eq!(read, sliced().project(&[2, 0]).unwrap());
@@ -173,8 +172,10 @@ mod tests {
     #[test]
     fn endless_reading_ends_in_a_trap() {
         let rows = sliced();
-        let mut batch = BatchResource::new(rows);
+        let mut batch = resource(rows);
         let trap = (0..1_000_000).find_map(|_| batch.read(None).err());
-        assert!(matches!(trap, Some(ReadFailure::Trap(message)) if message.starts_with("read every column")));
+        assert!(
+            matches!(trap, Some(ReadFailure::Trap(message)) if message == "made the host copy more than 65536 bytes (limits.host_call_bytes)")
+        );
     }
 }

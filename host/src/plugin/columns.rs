@@ -11,6 +11,7 @@ use arrow_schema::{DataType, Field, Schema};
 
 use super::{
     bindings::types::Column,
+    decimals::check_decimals,
     failure::BadOutput,
     format::{format_of, type_of},
     ipc_check::{Caps, check_output_schema, too_many_bytes, too_many_rows},
@@ -61,8 +62,10 @@ pub(super) fn read_columns(
         .zip(schema.fields())
         .map(|(column, field)| read_column(column, field.data_type(), rows))
         .collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(Arc::new(schema), arrays)
-        .map_err(|error| BadOutput::new(format!("answered columns that do not make a batch: {error}")))
+    let rows = RecordBatch::try_new(Arc::new(schema), arrays)
+        .map_err(|error| BadOutput::new(format!("answered columns that do not make a batch: {error}")))?;
+    check_decimals(&rows)?;
+    Ok(rows)
 }
 
 /// Bytes that a column holds.

@@ -8,27 +8,25 @@ use std::{fmt, fs, io::Read, path::Path, sync::Arc};
 use sha2::{Digest, Sha256};
 use wasmtime::{Engine, component::Component};
 
-use super::{bindings::PluginPre, cache::hex, engine::PluginEngine, instance::HostState};
-use crate::{config::PluginConfig, error::PipelineError};
+use super::{
+    bindings::PluginPre,
+    cache::hex,
+    engine::PluginEngine,
+    grants::{Capabilities, imports},
+    instance::HostState,
+    shared::Shared,
+};
+use crate::{
+    config::{PluginConfig, PluginLimits},
+    error::PipelineError,
+};
 
-/// A component of Python or JavaScript has about 20 MiB; compiling takes memory in proportion.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 /// What every plugin exports.
 const TRANSFORM: &str = "fs-data-sink:plugin/transform";
+/// What a plugin exports that keeps state.
+const STATE: &str = "fs-data-sink:plugin/state";
 /// The version of the plugin API that this host serves.
 const API_VERSION: &str = "0.1.0";
-/// Interfaces that are granted to every plugin, by name without version.
-const GRANTED: [&str; 5] = [
-    "fs-data-sink:plugin/types",
-    "fs-data-sink:plugin/batches",
-    "fs-data-sink:plugin/metrics",
-    "wasi:logging/logging",
-    "wasi:config/store",
-];
-/// WASI 0.2 packages that are linked and inert: language runtimes import them even where nothing uses them.
-const INERT_PACKAGES: [&str; 6] =
-    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
-
 /// A compiled plugin with its configuration; any number of instances can be made from it.
 pub struct LoadedPlugin {
     /// How it was configured.
@@ -37,6 +35,12 @@ pub struct LoadedPlugin {
     digest: [u8; 32],
     /// Compiled, with its imports connected.
     instance_pre: PluginPre<HostState>,
+    /// Whether it exports `state`.
+    has_state: bool,
+    /// What its instances have in common.
+    shared: Shared,
+    /// What it reaches besides its rows.
+    capabilities: Arc<Capabilities>,
 }
 
 impl fmt::Debug for LoadedPlugin {
@@ -63,14 +67,30 @@ impl LoadedPlugin {
         hex(&self.digest)
     }
 
+    /// Whether it keeps state that has to be recorded with the source positions.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.has_state
+    }
+
     /// Compiled, with its imports connected.
     pub(super) fn instance_pre(&self) -> &PluginPre<HostState> {
         &self.instance_pre
     }
 
+    /// What it reaches besides its rows.
+    pub(super) fn capabilities(&self) -> &Arc<Capabilities> {
+        &self.capabilities
+    }
+
     /// wasmtime.
     pub(super) fn engine(&self) -> &Engine {
         self.instance_pre.engine()
+    }
+
+    /// What its instances have in common.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 
@@ -79,7 +99,7 @@ impl PluginEngine {
     pub fn load(&self, config: &Arc<PluginConfig>) -> Result<LoadedPlugin, PipelineError> {
         let fault =
             |words: String| PipelineError::stop(format!("plugin {}: {} {words}", config.name, config.path.display()));
-        let bytes = read(&config.path).map_err(&fault)?;
+        let bytes = read(&config.path, config.limits.component_bytes).map_err(&fault)?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         if config.sha256.is_some_and(|wanted| wanted != digest) {
             let (found, wanted) = (hex(&digest), hex(&config.sha256.unwrap_or_default()));
@@ -87,14 +107,24 @@ impl PluginEngine {
         }
         check_kind(&bytes).map_err(&fault)?;
         let component = self.compile(&bytes, &digest).map_err(&fault)?;
-        check_imports(self.engine(), &component).map_err(&fault)?;
+        imports::check(self.engine(), &component, &config.grants).map_err(&fault)?;
         check_version(self.engine(), &component).map_err(&fault)?;
+        let has_state = exports_state(self.engine(), &component).map_err(&fault)?;
         let instance_pre = self.linker().instantiate_pre(&component).and_then(PluginPre::new).map_err(|error| {
             fault(format!(
                 "does not fit the plugin API {API_VERSION}: {error:#}; rebuild it with an SDK of this version"
             ))
         })?;
-        Ok(LoadedPlugin { config: Arc::clone(config), digest, instance_pre })
+        let shared = Shared::new(&bytes, self.places(), config.limits.instances);
+        let capabilities = Arc::new(Capabilities::open(config, &digest).map_err(&fault)?);
+        Ok(LoadedPlugin { config: Arc::clone(config), digest, instance_pre, has_state, shared, capabilities })
+    }
+
+    /// The component in a file, whatever it imports.
+    pub(super) fn component(&self, path: &Path) -> Result<Component, String> {
+        let bytes = read(path, PluginLimits::default().component_bytes)?;
+        check_kind(&bytes)?;
+        self.compile(&bytes, &Sha256::digest(&bytes).into())
     }
 
     /// Compiled code from the cache, or compiled now.
@@ -112,12 +142,13 @@ impl PluginEngine {
 }
 
 /// The bytes of a file that is not too large.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("has more than {} MiB, which no plugin needs", FILE_BYTES_MAX >> 20));
+    let most = (bytes_max as u64).saturating_add(1);
+    file.take(most).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() > bytes_max {
+        return Err(format!("has more than {bytes_max} bytes (limits.component_bytes)"));
     }
     Ok(bytes)
 }
@@ -136,28 +167,6 @@ fn check_kind(bytes: &[u8]) -> Result<(), String> {
         [0, b'a', b's', b'm', ..] => Err("is WebAssembly of a version that this host does not know".to_owned()),
         _ => Err("is not a WebAssembly component (it does not begin with `\\0asm`)".to_owned()),
     }
-}
-
-/// Refuses imports that are not granted.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), String> {
-    let component_type = component.component_type();
-    let refused: Vec<_> =
-        component_type.imports(engine).map(|(name, _)| name).filter(|name| !is_granted(name)).collect();
-    if refused.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "imports {}, which is not granted; a plugin may import fs-data-sink:plugin, wasi:logging, wasi:config and \
-         the parts of WASI 0.2 that need no permission",
-        refused.join(", ")
-    ))
-}
-
-/// Whether an import is there for every plugin.
-fn is_granted(name: &str) -> bool {
-    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-    GRANTED.contains(&interface)
-        || (INERT_PACKAGES.iter().any(|package| interface.starts_with(package)) && version.starts_with("0.2."))
 }
 
 /// Refuses a component of another version of the plugin API, or of something else altogether.
@@ -179,6 +188,20 @@ fn check_version(engine: &Engine, component: &Component) -> Result<(), String> {
     }
 }
 
+/// Whether a component keeps state; refuses one that does so by another version of the plugin API, since it would be kept for
+/// nothing.
+fn exports_state(engine: &Engine, component: &Component) -> Result<bool, String> {
+    let component_type = component.component_type();
+    let mut exports = component_type.exports(engine).map(|(name, _)| name.split_once('@').unwrap_or((name, "")));
+    match exports.find(|(interface, _)| *interface == STATE) {
+        None => Ok(false),
+        Some((_, version)) if is_served(version) => Ok(true),
+        Some((_, version)) => Err(format!(
+            "exports {STATE}@{version}; this host serves 0.1.x of it. Rebuild the plugin with an SDK for 0.1"
+        )),
+    }
+}
+
 /// Whether a version is one of 0.1.
 fn is_served(version: &str) -> bool {
     version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
@@ -187,30 +210,6 @@ fn is_served(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn granted_and_inert_imports_pass_and_all_others_do_not() {
-        for granted in [
-            "fs-data-sink:plugin/batches@0.1.0",
-            "fs-data-sink:plugin/types@0.1.7",
-            "wasi:logging/logging@0.1.0-draft",
-            "wasi:config/store@0.2.0-rc.1",
-            "wasi:filesystem/types@0.2.12",
-            "wasi:sockets/tcp@0.2.0",
-        ] {
-            assert!(is_granted(granted), "{granted}");
-        }
-        for refused in [
-            "wasi:http/outgoing-handler@0.2.12",
-            "wasi:keyvalue/store@0.2.0-draft",
-            "wasi:filesystem/types@0.3.0",
-            "wasi:clocks/monotonic-clock",
-            "fs-data-sink:plugin/secrets@0.1.0",
-            "env",
-        ] {
-            assert!(!is_granted(refused), "{refused}");
-        }
-    }
 
     #[test]
     fn any_patch_release_of_0_1_is_served() {

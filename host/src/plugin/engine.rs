@@ -13,16 +13,17 @@ use wasmtime::{
 
 use super::{
     cache::CodeCache,
-    instance::{HostState, add_imports},
+    instance::{HostState, Instance, add_imports},
+    places::Places,
 };
 use crate::error::PipelineError;
 
 /// How often a plugin gives way, and how exactly deadlines are kept.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// Instances at once in the process: eight plugins on a machine of 64 lanes. A slot costs address space, not memory.
-const INSTANCES_MAX: u32 = 512;
+const INSTANCES_MAX: u16 = 512;
 /// A component made by wit-component has three to eight core instances.
-const CORE_INSTANCES_MAX: u32 = INSTANCES_MAX * 8;
+const CORE_INSTANCES_MAX: u32 = INSTANCES_MAX as u32 * 8;
 
 /// Compiles and runs plugins. Cheap to clone; one per process.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ struct Shared {
     linker: Linker<HostState>,
     /// Compiled code.
     cache: Option<CodeCache>,
+    /// Who may run an instance.
+    places: Places<Instance>,
 }
 
 impl fmt::Debug for PluginEngine {
@@ -60,7 +63,8 @@ impl PluginEngine {
         start_clock(&engine)?;
         let mut linker = Linker::new(&engine);
         add_imports(&mut linker).map_err(failed)?;
-        Ok(Self(Arc::new(Shared { engine, linker, cache })))
+        let places = Places::new(INSTANCES_MAX.into());
+        Ok(Self(Arc::new(Shared { engine, linker, cache, places })))
     }
 
     /// wasmtime.
@@ -71,6 +75,11 @@ impl PluginEngine {
     /// What a component may import.
     pub(super) fn linker(&self) -> &Linker<HostState> {
         &self.0.linker
+    }
+
+    /// Who may run an instance.
+    pub(super) fn places(&self) -> &Places<Instance> {
+        &self.0.places
     }
 
     /// Compiled code.
@@ -109,11 +118,11 @@ fn settings(allocation: InstanceAllocationStrategy) -> Config {
 /// Memory reserved ahead.
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES_MAX)
+    pool.total_component_instances(INSTANCES_MAX.into())
         .total_core_instances(CORE_INSTANCES_MAX)
-        .total_memories(INSTANCES_MAX)
+        .total_memories(INSTANCES_MAX.into())
         .total_tables(CORE_INSTANCES_MAX)
-        .total_stacks(INSTANCES_MAX)
+        .total_stacks(INSTANCES_MAX.into())
         .max_core_instances_per_component(64)
         .max_memories_per_component(4)
         .max_tables_per_component(64)

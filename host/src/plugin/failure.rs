@@ -5,15 +5,80 @@ use super::bindings::types::Error as GuestError;
 /// Longest message that goes into a log line or a dead letter.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
+/// A limit of a plugin: a key of `limits`, or one that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// Memories and tables.
+    Memory,
+    /// Wall clock.
+    CallTimeout,
+    /// Rows in an answer.
+    OutputRows,
+    /// Bytes in an answer.
+    OutputBytes,
+    /// The same unpacked.
+    OutputLogicalBytes,
+    /// Rejections in an answer.
+    Rejections,
+    /// Rows in them.
+    RejectedRows,
+    /// Log text.
+    LogBytesPerSecond,
+    /// Calls of the host.
+    HostCalls,
+    /// Bytes that the host copies.
+    HostCallBytes,
+    /// Instances at once.
+    Instances,
+    /// Handles of the host.
+    Handles,
+    /// Names of metrics.
+    MetricNames,
+    /// A snapshot of its state.
+    StateBytes,
+}
+
+impl Limit {
+    /// The label in `fs_data_sink.plugin_limit_hits`; the key in the configuration, where there is one.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::CallTimeout => "call_timeout",
+            Self::OutputRows => "output_rows",
+            Self::OutputBytes => "output_bytes",
+            Self::OutputLogicalBytes => "output_logical_bytes",
+            Self::Rejections => "rejections",
+            Self::RejectedRows => "rejected_rows",
+            Self::LogBytesPerSecond => "log_bytes_per_second",
+            Self::HostCalls => "host_calls",
+            Self::HostCallBytes => "host_call_bytes",
+            Self::Instances => "instances",
+            Self::Handles => "handles",
+            Self::MetricNames => "metric_names",
+            Self::StateBytes => "state_bytes",
+        }
+    }
+}
+
 /// An answer that breaks a rule of the plugin API, in words that begin after "the plugin ".
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct BadOutput(pub(super) String);
+#[error("{message}")]
+pub(super) struct BadOutput {
+    /// The words.
+    message: String,
+    /// The limit that it is above, if that is what is wrong.
+    limit: Option<Limit>,
+}
 
 impl BadOutput {
     /// An answer that breaks a rule.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        Self { message: message.into(), limit: None }
+    }
+
+    /// An answer that is above a limit.
+    pub(super) fn above(limit: Limit, message: impl Into<String>) -> Self {
+        Self { message: format!("{} (limits.{})", message.into(), limit.as_str()), limit: Some(limit) }
     }
 }
 
@@ -28,6 +93,8 @@ pub(super) enum FailureKind {
     Trap,
     /// Its answer breaks a rule.
     BadOutput,
+    /// It made the host work more than `limits.host_calls` or `limits.host_call_bytes` allow.
+    HostCalls,
 }
 
 impl FailureKind {
@@ -38,6 +105,7 @@ impl FailureKind {
             Self::Memory => "plugin-memory",
             Self::Trap => "plugin-trap",
             Self::BadOutput => "plugin-bad-output",
+            Self::HostCalls => "plugin-host-calls",
         }
     }
 }
@@ -49,11 +117,13 @@ pub(super) struct Failure {
     pub(super) kind: FailureKind,
     /// In words that begin after "the plugin ".
     pub(super) message: String,
+    /// The limit that was hit, if it was one.
+    pub(super) limit: Option<Limit>,
 }
 
 impl From<BadOutput> for Failure {
-    fn from(bad: BadOutput) -> Self {
-        Self { kind: FailureKind::BadOutput, message: bad.0 }
+    fn from(BadOutput { message, limit }: BadOutput) -> Self {
+        Self { kind: FailureKind::BadOutput, message, limit }
     }
 }
 
@@ -64,6 +134,8 @@ pub(super) enum CallError {
     Answered(GuestError),
     /// The instance must be thrown away.
     Broken(Failure),
+    /// The pipeline was asked to stop before the call could begin; in words.
+    Stopped(String),
 }
 
 impl From<Failure> for CallError {

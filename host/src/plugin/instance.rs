@@ -9,25 +9,29 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrow_array::RecordBatch;
 use wasmtime::{
     Store, Trap, UpdateDeadline,
-    component::{Resource, ResourceTable},
+    component::{Resource, ResourceTable, ResourceTableError},
 };
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::{
+    backtrace::backtrace,
     batches::{BatchResource, ReadFailure},
-    bindings::{self, Plugin, batches, config_store, logging, metrics, types},
+    bindings::{self, Plugin, batches, logging, metrics, stateful::Stateful, types},
+    budget::{CallBudget, Spent},
     component::LoadedPlugin,
-    failure::{CallError, Failure, FailureKind, clean},
+    failure::{CallError, Failure, FailureKind, Limit, clean},
+    grants::{self, Session},
     limiter::Limiter,
+    places::Place,
     voice::{Channel, Pipe, Voice},
 };
+use crate::config::PluginLimits;
 
 /// Handles a guest may hold at once (streams, pollables, batches); more is a leak.
 const HANDLES_MAX: usize = 10_000;
-/// What a guest may ask of `wasi:random` in one call.
-const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// Allowed on top of `limits.output_bytes` for what comes with the rows: names, messages, row numbers.
 const ANSWER_BYTES_SPARE: usize = 1 << 20;
 /// A call that waits inside the host (a sleep, a poll) meets no epoch; it is dropped this long after its deadline.
@@ -35,20 +39,41 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// What the imports of one instance work on.
 pub(super) struct HostState {
-    /// Inert: no files, no network, no environment, no arguments, no input.
+    /// Inert but for what was granted.
     wasi: WasiCtx,
     /// Handles.
-    table: ResourceTable,
+    pub(super) table: ResourceTable,
+    /// What it does with what was granted.
+    pub(super) session: Session,
     /// Memory.
     limiter: Limiter,
+    /// What the host may be made to do in this call.
+    budget: Arc<CallBudget>,
     /// When the call that runs now must have ended.
     deadline: Instant,
     /// What it says.
     voice: Arc<Voice>,
 }
 
+impl HostState {
+    /// The plugin calls a function that cannot be refused: a call that has had its number ends at the next tick.
+    pub(super) fn count_call(&mut self) {
+        if self.budget.call().is_err() {
+            self.deadline = Instant::now();
+        }
+    }
+
+    /// The plugin calls the host, which copies so many bytes for it.
+    pub(super) fn spend(&self, bytes: usize) -> Result<(), Spent> {
+        self.budget.call()?;
+        self.budget.copy(bytes)
+    }
+}
+
 impl WasiView for HostState {
+    /// Every function of WASI comes by here, and cannot be refused here: the call ends at the next tick instead.
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.count_call();
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
@@ -59,6 +84,7 @@ impl batches::Host for HostState {}
 
 impl batches::HostBatch for HostState {
     fn num_rows(&mut self, batch: Resource<BatchResource>) -> wasmtime::Result<u32> {
+        self.spend(0)?;
         Ok(self.table.get(&batch)?.num_rows())
     }
 
@@ -67,6 +93,7 @@ impl batches::HostBatch for HostState {
         batch: Resource<BatchResource>,
         columns: Option<Vec<u32>>,
     ) -> wasmtime::Result<Result<Vec<u8>, batches::ReadError>> {
+        self.spend(0)?;
         answer_or_trap(self.table.get_mut(&batch)?.read(columns.as_deref()))
     }
 
@@ -75,6 +102,7 @@ impl batches::HostBatch for HostState {
         batch: Resource<BatchResource>,
         position: u32,
     ) -> wasmtime::Result<Result<types::Column, batches::ReadError>> {
+        self.spend(0)?;
         answer_or_trap(self.table.get_mut(&batch)?.read_column(position))
     }
 
@@ -95,11 +123,13 @@ fn answer_or_trap<T>(read: Result<T, ReadFailure>) -> wasmtime::Result<Result<T,
 
 impl metrics::Host for HostState {
     fn count(&mut self, name: String, amount: u64) -> wasmtime::Result<()> {
+        self.spend(name.len())?;
         self.voice.count(&name, amount);
         Ok(())
     }
 
     fn gauge(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
+        self.spend(name.len())?;
         self.voice.gauge(&name, value);
         Ok(())
     }
@@ -107,54 +137,55 @@ impl metrics::Host for HostState {
 
 impl logging::Host for HostState {
     fn log(&mut self, level: logging::Level, context: String, message: String) -> wasmtime::Result<()> {
+        self.spend(context.len().saturating_add(message.len()))?;
         self.voice.log(level, &context, &message);
         Ok(())
     }
 }
 
-impl config_store::Host for HostState {
-    fn get(&mut self, _: String) -> wasmtime::Result<Result<Option<String>, config_store::Error>> {
-        Ok(Ok(None))
-    }
-
-    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config_store::Error>> {
-        Ok(Ok(Vec::new()))
-    }
-}
-
 /// A plugin that can be called.
 pub(super) struct Instance {
-    /// Everything of it; thrown away with it.
+    /// Everything of it; thrown away with it, and before its place is free.
     store: Store<HostState>,
+    /// What it runs in.
+    place: Place<Self>,
     /// Its functions.
     plugin: Plugin,
+    /// Those of a plugin with state.
+    stateful: Option<Stateful>,
+    /// Where it comes from.
+    loaded: Arc<LoadedPlugin>,
     /// Wall clock per call.
     call_timeout: Duration,
-    /// Bytes it may hand over in one answer.
-    answer_bytes_max: usize,
     /// Standard output and error.
     pipes: [Pipe; 2],
 }
 
 impl Instance {
     /// A fresh instance; runs its start functions.
-    pub(super) async fn start(plugin: &LoadedPlugin, voice: &Arc<Voice>) -> Result<Self, Failure> {
-        let limits = &plugin.config().limits;
-        let pipes = [Pipe::new(voice, Channel::Output), Pipe::new(voice, Channel::Error)];
+    pub(super) async fn start(
+        loaded: &Arc<LoadedPlugin>,
+        voice: &Arc<Voice>,
+        place: Place<Self>,
+    ) -> Result<Self, Failure> {
+        let limits = &loaded.config().limits;
+        let budget = Arc::new(CallBudget::new(limits));
+        let pipes = [Channel::Output, Channel::Error].map(|channel| Pipe::new(voice, channel, &budget));
         let mut store = Store::new(
-            plugin.engine(),
+            loaded.engine(),
             HostState {
-                wasi: inert_wasi(&pipes),
+                wasi: loaded.capabilities().wasi(&pipes)?,
                 table: ResourceTable::new(),
-                limiter: Limiter::new(limits.memory_bytes),
+                session: Session::new(loaded.capabilities(), voice),
+                limiter: Limiter::new(limits.memory_bytes, Arc::clone(&loaded.shared().memory)),
+                budget,
                 deadline: Instant::now(),
                 voice: Arc::clone(voice),
             },
         );
         store.data_mut().table.set_max_capacity(HANDLES_MAX);
         store.limiter(|state| &mut state.limiter);
-        let answer_bytes_max = limits.output_bytes.saturating_add(ANSWER_BYTES_SPARE);
-        store.set_hostcall_fuel(answer_bytes_max);
+        store.set_hostcall_fuel(answer_bytes_max(limits));
         store.epoch_deadline_callback(|context| {
             if Instant::now() >= context.data().deadline {
                 Ok(UpdateDeadline::Interrupt)
@@ -164,18 +195,48 @@ impl Instance {
             }
         });
         begin_call(&mut store, limits.call_timeout);
-        let starting = plugin.instance_pre().instantiate_async(&mut store);
+        let starting = async {
+            let instance = loaded.instance_pre().instance_pre().instantiate_async(&mut store).await?;
+            let functions = Plugin::new(&mut store, &instance)?;
+            let stateful = loaded.has_state().then(|| Stateful::new(&mut store, &instance)).transpose()?;
+            Ok((functions, stateful))
+        };
         let ended = tokio::time::timeout(limits.call_timeout + GRACE, starting).await;
-        let plugin = match ended {
-            Ok(Ok(plugin)) => plugin,
-            Ok(Err(error)) => return Err(failure_of("start", &error, &store, limits.call_timeout, answer_bytes_max)),
+        let (plugin, stateful) = match ended {
+            Ok(Ok(started)) => started,
+            Ok(Err(error)) => return Err(failure_of("start", &error, &store, loaded)),
             Err(_) => return Err(timed_out("start", limits.call_timeout)),
         };
-        Ok(Self { store, plugin, call_timeout: limits.call_timeout, answer_bytes_max, pipes })
+        let (call_timeout, loaded) = (limits.call_timeout, Arc::clone(loaded));
+        Ok(Self { store, place, plugin, stateful, loaded, call_timeout, pipes })
+    }
+
+    /// The right to be there.
+    pub(super) fn place(&self) -> &Place<Self> {
+        &self.place
+    }
+
+    /// A fresh instance that was asked what it is. One that says that it is deterministic gets a world that is: clock and
+    /// random numbers of the first instance were others, and so it is started again.
+    pub(super) async fn start_described(
+        loaded: &Arc<LoadedPlugin>,
+        voice: &Arc<Voice>,
+        place: Place<Self>,
+    ) -> Result<(Self, types::Descriptor), Failure> {
+        let mut instance = Self::start(loaded, voice, place).await?;
+        let mut descriptor = instance.describe().await?;
+        if descriptor.deterministic && !loaded.capabilities().is_deterministic() {
+            loaded.capabilities().set_deterministic();
+            let Self { store, place, .. } = instance;
+            drop(store);
+            instance = Self::start(loaded, voice, place).await?;
+            descriptor = instance.describe().await?;
+        }
+        Ok((instance, descriptor))
     }
 
     /// `describe`.
-    pub(super) async fn describe(&mut self) -> Result<types::Descriptor, Failure> {
+    async fn describe(&mut self) -> Result<types::Descriptor, Failure> {
         self.begin();
         let guest = self.plugin.fs_data_sink_plugin_transform();
         let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_describe(&mut self.store)).await;
@@ -193,10 +254,11 @@ impl Instance {
     /// `process`.
     pub(super) async fn process(
         &mut self,
-        batch: BatchResource,
+        rows: RecordBatch,
         info: &types::BatchInfo,
     ) -> Result<types::Output, CallError> {
         self.begin();
+        let batch = BatchResource::new(rows, Arc::clone(&self.store.data().budget));
         let handle = self.store.data_mut().table.push(batch).map_err(|_| CallError::Broken(out_of_handles()))?;
         let borrowed = Resource::new_borrow(handle.rep());
         let guest = self.plugin.fs_data_sink_plugin_transform();
@@ -213,6 +275,33 @@ impl Instance {
         let guest = self.plugin.fs_data_sink_plugin_transform();
         let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_flush(&mut self.store, reason)).await;
         self.end("flush", ended)?.map_err(CallError::Answered)
+    }
+
+    /// `state.snapshot`, of at most so many bytes.
+    pub(super) async fn snapshot(&mut self, bytes_max: usize) -> Result<Vec<u8>, CallError> {
+        self.begin();
+        let Some(stateful) = &self.stateful else { return Ok(Vec::new()) };
+        let guest = stateful.fs_data_sink_plugin_state();
+        self.store.set_hostcall_fuel(bytes_max.saturating_add(ANSWER_BYTES_SPARE));
+        let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_snapshot(&mut self.store)).await;
+        self.store.set_hostcall_fuel(answer_bytes_max(&self.loaded.config().limits));
+        if let Ok(Err(error)) = &ended
+            && is_out_of_fuel(error)
+        {
+            let words = format!("handed the host more than {bytes_max} bytes in `snapshot` (limits.state_bytes)");
+            return Err(Failure { kind: FailureKind::BadOutput, message: words, limit: Some(Limit::StateBytes) }.into());
+        }
+        self.end("snapshot", ended)?.map_err(CallError::Answered)
+    }
+
+    /// `state.restore`.
+    pub(super) async fn restore(&mut self, snapshot: &[u8]) -> Result<(), CallError> {
+        self.begin();
+        let Some(stateful) = &self.stateful else { return Ok(()) };
+        let guest = stateful.fs_data_sink_plugin_state();
+        let ended =
+            tokio::time::timeout(self.call_timeout + GRACE, guest.call_restore(&mut self.store, snapshot)).await;
+        self.end("restore", ended)?.map_err(CallError::Answered)
     }
 
     /// `close`, and with it the end.
@@ -239,7 +328,7 @@ impl Instance {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 self.pipes.iter().for_each(Pipe::finish_line);
-                Err(failure_of(function, &error, &self.store, self.call_timeout, self.answer_bytes_max))
+                Err(failure_of(function, &error, &self.store, &self.loaded))
             }
             Err(_) => {
                 self.pipes.iter().for_each(Pipe::finish_line);
@@ -253,67 +342,73 @@ impl Instance {
 fn begin_call(store: &mut Store<HostState>, call_timeout: Duration) {
     let state = store.data_mut();
     state.deadline = Instant::now() + call_timeout;
+    state.session.begin_call(state.deadline);
     state.limiter.start_call();
+    state.budget.start_call();
     store.set_epoch_deadline(1);
-}
-
-/// WASI with nothing behind it but a clock, random numbers and the two pipes.
-fn inert_wasi([output, error]: &[Pipe; 2]) -> WasiCtx {
-    WasiCtxBuilder::new()
-        .stdout(output.clone())
-        .stderr(error.clone())
-        .allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .max_random_size(RANDOM_BYTES_MAX)
-        .build()
 }
 
 /// The host ran out of handles, which only leaking guests make it do.
 fn out_of_handles() -> Failure {
-    Failure { kind: FailureKind::Memory, message: format!("holds more than {HANDLES_MAX} handles of the host") }
+    let message = format!("holds more than {HANDLES_MAX} handles of the host");
+    Failure { kind: FailureKind::Memory, message, limit: Some(Limit::Handles) }
 }
 
 /// The words for a call that did not end.
 fn timed_out(function: &str, call_timeout: Duration) -> Failure {
-    let limit = call_timeout.as_millis();
-    Failure {
-        kind: FailureKind::Timeout,
-        message: format!("did not return from `{function}` within {limit} ms (limits.call_timeout)"),
-    }
+    let message =
+        format!("did not return from `{function}` within {} ms (limits.call_timeout)", call_timeout.as_millis());
+    Failure { kind: FailureKind::Timeout, message, limit: Some(Limit::CallTimeout) }
 }
 
-/// What a failed call means.
-fn failure_of(
-    function: &str,
-    error: &wasmtime::Error,
-    store: &Store<HostState>,
-    call_timeout: Duration,
-    answer_bytes_max: usize,
-) -> Failure {
-    if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
-        return timed_out(function, call_timeout);
-    }
-    let state = store.data();
-    let (kind, words) = if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        (FailureKind::Trap, "found no place: this process runs as many plugin instances as it can".to_owned())
+/// Bytes that may come with one answer, or go to the host in one call of it.
+fn answer_bytes_max(limits: &PluginLimits) -> usize {
+    limits.output_bytes.saturating_add(ANSWER_BYTES_SPARE)
+}
+
+/// What a failed call means, with the plugin's last words, and where it was.
+fn failure_of(function: &str, error: &wasmtime::Error, store: &Store<HostState>, loaded: &LoadedPlugin) -> Failure {
+    let (state, limits) = (store.data(), &loaded.config().limits);
+    // The backtrace is one of them, in wasmtime's words.
+    let causes =
+        || error.chain().map(ToString::to_string).filter(|cause| !cause.starts_with("error while executing at"));
+    let (kind, words, limit) = if let Err(spent) = state.budget.check() {
+        (FailureKind::HostCalls, format!("{spent} in `{function}`"), Some(spent.limit()))
+    } else if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+        return timed_out(function, limits.call_timeout);
+    } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        let words = "found no place: this process runs as many plugin instances as it can".to_owned();
+        (FailureKind::Trap, words, Some(Limit::Instances))
     } else if error.is::<I32Exit>() {
-        (FailureKind::Trap, format!("left `{function}` through `exit`"))
-    } else if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
-        let words = format!("handed the host more than {answer_bytes_max} bytes in `{function}` (limits.output_bytes)");
-        (FailureKind::BadOutput, words)
+        (FailureKind::Trap, format!("left `{function}` through `exit`"), None)
+    } else if is_out_of_fuel(error) {
+        let most = answer_bytes_max(limits);
+        let words = format!("handed the host more than {most} bytes in `{function}` (limits.output_bytes)");
+        (FailureKind::BadOutput, words, Some(Limit::OutputBytes))
+    } else if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
+        let Failure { kind, message, limit } = out_of_handles();
+        (kind, message, limit)
     } else if state.limiter.refused() {
-        (FailureKind::Memory, format!("needed more memory than it may have (limits.memory) in `{function}`: {error:#}"))
+        let causes = causes().collect::<Vec<_>>().join(": ");
+        let words = format!("needed more memory than it may have (limits.memory) in `{function}`: {causes}");
+        (FailureKind::Memory, words, Some(Limit::Memory))
     } else {
-        (FailureKind::Trap, format!("trapped in `{function}`: {error:#}"))
+        (FailureKind::Trap, format!("trapped in `{function}`: {}", causes().collect::<Vec<_>>().join(": ")), None)
     };
     let tail = state.voice.error_tail();
-    let message = if tail.is_empty() { words } else { format!("{words}; its last words: {tail}") };
-    Failure { kind, message: clean(&message) }
+    let said = if tail.is_empty() { String::new() } else { format!("; its last words: {tail}") };
+    let trace = backtrace(error, &loaded.shared().lines);
+    Failure { kind, message: clean(&format!("{words}{said}{trace}")), limit }
+}
+
+/// Whether a plugin handed over more than it may.
+fn is_out_of_fuel(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
 }
 
 /// Adds everything that a plugin may import to a linker.
 pub(super) fn add_imports(linker: &mut wasmtime::component::Linker<HostState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    grants::add_imports(linker)?;
     bindings::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |state| state)
 }

@@ -3,10 +3,13 @@
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 
-use super::failure::BadOutput;
+use super::{
+    decimals::check_decimals,
+    failure::{BadOutput, Limit},
+};
 use crate::ipc::{self, Refused, Writer};
 
-pub(super) use crate::ipc::Caps;
+pub(super) use crate::ipc::{Caps, unpacked_bytes};
 
 impl From<Refused> for BadOutput {
     fn from(refused: Refused) -> Self {
@@ -15,10 +18,9 @@ impl From<Refused> for BadOutput {
             Refused::Type { column, data_type } => {
                 Self::new(format!("answered column `{column}` of type {data_type}, which plugins may not answer"))
             }
-            Refused::TooManyRows(rows) => Self::new(format!("answered more than {rows} rows (limits.output_rows)")),
-            Refused::TooManyBytes(bytes) => {
-                Self::new(format!("answered more than {bytes} bytes (limits.output_bytes)"))
-            }
+            Refused::TooManyRows(_) => Self::above(Limit::OutputRows, format!("answered {refused}")),
+            Refused::TooManyBytes(_) => Self::above(Limit::OutputBytes, format!("answered {refused}")),
+            Refused::TooManyLogicalBytes(_) => Self::above(Limit::OutputLogicalBytes, format!("answered {refused}")),
         }
     }
 }
@@ -34,7 +36,9 @@ pub(super) fn read_rows(
     caps: Caps,
     accept: impl FnOnce(&Schema) -> Result<(), BadOutput>,
 ) -> Result<Vec<RecordBatch>, BadOutput> {
-    ipc::read_rows(stream, Writer::Plugin, caps, accept)
+    let batches = ipc::read_rows(stream, Writer::Plugin, caps, accept)?;
+    batches.iter().try_for_each(check_decimals)?;
+    Ok(batches)
 }
 
 /// Refuses a schema with a type that plugins may not answer.
@@ -45,6 +49,11 @@ pub(super) fn check_output_schema(schema: &Schema) -> Result<(), BadOutput> {
 /// The words for an answer that is too long.
 pub(super) fn too_many_bytes(caps: Caps) -> BadOutput {
     Refused::TooManyBytes(caps.bytes).into()
+}
+
+/// The words for an answer whose dictionaries stand for too much.
+pub(super) fn too_many_logical_bytes(caps: Caps) -> BadOutput {
+    Refused::TooManyLogicalBytes(caps.logical_bytes).into()
 }
 
 /// The words for an answer of too many rows.

@@ -2,6 +2,11 @@
 //!
 //! wasmtime's own `StoreLimits` count per memory, so that a plugin with many memories would have many budgets.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use wasmtime::ResourceLimiter;
 
 /// Bytes of one table slot.
@@ -10,9 +15,34 @@ const SLOT_BYTES: usize = size_of::<usize>();
 /// core instances.
 const PARTS_MAX: usize = 64;
 
+/// What all instances of a plugin hold together, for its gauges.
+#[derive(Debug, Default)]
+pub(super) struct MemoryUse {
+    /// Bytes now, of all instances.
+    bytes: AtomicUsize,
+    /// Most bytes that one instance ever held.
+    peak_bytes: AtomicUsize,
+}
+
+impl MemoryUse {
+    /// Bytes now, of all instances, and the most that one ever held.
+    pub(super) fn read(&self) -> (usize, usize) {
+        (self.bytes.load(Ordering::Relaxed), self.peak_bytes.load(Ordering::Relaxed))
+    }
+
+    /// An instance that held `from` bytes holds `to`.
+    fn change(&self, from: usize, to: usize) {
+        self.bytes.fetch_add(to, Ordering::Relaxed);
+        self.bytes.fetch_sub(from, Ordering::Relaxed);
+        self.peak_bytes.fetch_max(to, Ordering::Relaxed);
+    }
+}
+
 /// What an instance holds, and may hold.
 #[derive(Debug)]
 pub(super) struct Limiter {
+    /// Where it is added up.
+    total: Arc<MemoryUse>,
     /// Most bytes of all memories together, and again of all tables.
     limit_bytes: usize,
     /// Bytes of all memories.
@@ -27,8 +57,13 @@ pub(super) struct Limiter {
 
 impl Limiter {
     /// Nothing held yet.
-    pub(super) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, memory_bytes: 0, table_bytes: 0, last_growth: 0, refused: false }
+    pub(super) fn new(limit_bytes: usize, total: Arc<MemoryUse>) -> Self {
+        Self { total, limit_bytes, memory_bytes: 0, table_bytes: 0, last_growth: 0, refused: false }
+    }
+
+    /// Bytes of memories and tables.
+    fn bytes(&self) -> usize {
+        self.memory_bytes + self.table_bytes
     }
 
     /// A call begins.
@@ -50,14 +85,18 @@ impl ResourceLimiter for Limiter {
             self.refused = true;
             return Ok(false);
         }
+        let before = self.bytes();
         self.memory_bytes = grown;
         self.last_growth = growth;
+        self.total.change(before, self.bytes());
         Ok(true)
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        let before = self.bytes();
         self.memory_bytes = self.memory_bytes.saturating_sub(self.last_growth);
         self.last_growth = 0;
+        self.total.change(before, self.bytes());
         self.refused = true;
         Ok(())
     }
@@ -69,7 +108,9 @@ impl ResourceLimiter for Limiter {
             self.refused = true;
             return Ok(false);
         }
+        let before = self.bytes();
         self.table_bytes = grown;
+        self.total.change(before, self.bytes());
         Ok(true)
     }
 
@@ -86,13 +127,19 @@ impl ResourceLimiter for Limiter {
     }
 }
 
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.total.change(self.bytes(), 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn many_memories_share_one_budget_and_a_failed_growth_is_given_back() {
-        let mut limiter = Limiter::new(100);
+        let mut limiter = Limiter::new(100, Arc::default());
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap());
         assert!(limiter.refused());
@@ -102,5 +149,21 @@ mod tests {
         assert!(limiter.memory_growing(60, 100, None).unwrap());
         assert!(limiter.table_growing(0, 12, None).unwrap());
         assert!(!limiter.table_growing(12, 13, None).unwrap());
+    }
+
+    #[test]
+    fn what_all_instances_hold_is_added_up_and_goes_with_them() {
+        let total: Arc<MemoryUse> = Arc::default();
+        let mut limiters = [Limiter::new(100, Arc::clone(&total)), Limiter::new(100, Arc::clone(&total))];
+        for limiter in &mut limiters {
+            assert!(limiter.memory_growing(0, 60, None).unwrap());
+            assert!(limiter.table_growing(0, 2, None).unwrap());
+        }
+        assert!(!limiters[0].memory_growing(0, 60, None).unwrap());
+        assert_eq!(total.read(), (152, 76));
+        limiters[1].memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert_eq!(total.read(), (92, 76));
+        drop(limiters);
+        assert_eq!(total.read(), (0, 76));
     }
 }

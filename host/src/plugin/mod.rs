@@ -3,14 +3,17 @@
 //! Comes in: typed rows with their origin. Goes out: the rows that the plugins kept, extended or made, and the rows
 //! that they refused. Promises:
 //!
-//! * A plugin sees the batch it is given and its configuration; no file, no network, no environment, no other rows.
+//! * A plugin sees the batch it is given, its configuration and what it was granted; no other file, network, environment or
+//!   rows.
 //! * A call ends at its deadline, memory stays in its budget, and what a plugin answers is checked before anyone uses
 //!   it. Whatever a plugin does, the process lives and other lanes go on.
 //! * No row is lost: it leaves as a row, as a rejection, or is counted as filtered, or an error ends the pipeline
 //!   before its position is committed.
 //!
-//! `engine` is wasmtime, `component` and `cache` load a plugin, `instance` runs it, `policy` decides what happens
-//! when that goes wrong, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote.
+//! `engine` is wasmtime, `component` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
+//! runs it within its `limiter` and `budget`, `policy` decides what happens when that goes wrong (`policy/bisect`,
+//! `policy/circuit`) and `pause` tells of it, `grants` is what a plugin reaches besides its rows, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote,
+//! `state` is what plugins keep over a restart.
 
 use std::{fmt, sync::Arc};
 
@@ -18,6 +21,9 @@ use arrow_schema::SchemaRef;
 
 pub use component::LoadedPlugin;
 pub use engine::PluginEngine;
+pub use grants::imports::{Import, ImportNeed};
+pub use pause::{LanePauses, Pauses};
+pub use state::{check_ledger, check_readers, keeps_state};
 
 /// The engine that runs plugins, for `--version`; a test holds it against the lock file.
 pub const WASMTIME_VERSION: &str = "48.0.8";
@@ -31,19 +37,28 @@ use policy::Stage;
 
 mod apply;
 mod backoff;
+mod backtrace;
 mod batches;
 mod bindings;
+mod budget;
 mod cache;
 mod columns;
 mod component;
+mod decimals;
 mod engine;
 mod failure;
 mod format;
+mod grants;
 mod hygiene;
 mod instance;
 mod ipc_check;
 mod limiter;
+mod pause;
+mod places;
 mod policy;
+mod rejections;
+mod shared;
+mod state;
 mod types;
 mod voice;
 
@@ -58,6 +73,8 @@ pub struct ChainContext {
     pub lane: usize,
     /// Where calls, traps and dropped rows are counted.
     pub metrics: Metrics,
+    /// How its plugins tell the lane that they wait.
+    pub pauses: LanePauses,
 }
 
 /// Why held-back rows are asked for.
@@ -119,6 +136,12 @@ impl Chain {
             stages.push(stage);
         }
         Ok(Self { stages, output })
+    }
+
+    /// Whether a plugin holds rows of earlier batches.
+    #[must_use]
+    pub fn holds_rows(&self) -> bool {
+        self.stages.iter().any(Stage::holds_rows)
     }
 
     /// The schema of the rows that leave the chain.

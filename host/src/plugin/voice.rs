@@ -1,4 +1,4 @@
-//! What a plugin says: log lines, standard output and error, counters and gauges.
+//! What a plugin says: log lines, standard output and error, counters and gauges. And what is said of it: refusals.
 //!
 //! Comes in: text and numbers of any size at any rate. Goes out: `tracing` events with plugin, pipeline and tenant, at
 //! most `limits.log_bytes_per_second`, and metrics under at most 64 names. What is above is dropped and counted. One
@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,13 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use super::{ChainContext, bindings::logging::Level, failure::clean_to};
+use super::{
+    ChainContext,
+    bindings::logging::Level,
+    budget::CallBudget,
+    failure::{Limit, clean_to},
+};
+use crate::telemetry::rate_limit::RateLimited;
 
 /// Metric names of one plugin in one lane; each is a time series for ever.
 const METRIC_NAMES_MAX: usize = 64;
@@ -32,6 +38,10 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 const CONTEXT_BYTES_MAX: usize = 128;
 /// Bytes kept of the end of standard error, for the dead letter of a batch on which the plugin trapped.
 const TAIL_BYTES_MAX: usize = 1024;
+/// Bytes of the words about one refusal, which may hold a plugin's own.
+const REFUSAL_BYTES_MAX: usize = 512;
+/// Refusals of one plugin in one lane are told at most this often for each grant; all are counted.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 /// What a guest may write in one go to its standard output.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
@@ -44,6 +54,8 @@ pub(super) struct Voice {
     context: ChainContext,
     /// Bytes a second.
     log_bytes_per_second: usize,
+    /// Keeps what is told of each grant readable: of refusals, and of what failed outside.
+    grants: [(&'static str, [RateLimited; 2]); 3],
     /// What changes.
     state: Mutex<State>,
 }
@@ -73,7 +85,51 @@ impl Voice {
             names: HashSet::new(),
             tail: String::new(),
         };
-        Self { plugin, context, log_bytes_per_second, state: Mutex::new(state) }
+        let grants =
+            ["http", "keyvalue", "files"].map(|grant| (grant, [(); 2].map(|()| RateLimited::new(REFUSAL_INTERVAL))));
+        Self { plugin, context, log_bytes_per_second, grants, state: Mutex::new(state) }
+    }
+
+    /// The plugin tried what it was not granted, or more of it than it may.
+    pub(super) fn refused(&self, grant: &'static str, reason: &'static str, words: &str) {
+        self.context.metrics.plugin_refused(&self.plugin, grant, reason);
+        let Some(suppressed) = self.may_tell(grant, |[refused, _]| refused) else { return };
+        tracing::warn!(
+            plugin = &*self.plugin,
+            pipeline = &*self.context.pipeline,
+            tenant = &*self.context.tenant,
+            lane = self.context.lane,
+            grant,
+            reason,
+            suppressed,
+            "the plugin was refused: {}",
+            clean_to(words, REFUSAL_BYTES_MAX)
+        );
+    }
+
+    /// What the plugin asked of something outside failed there.
+    pub(super) fn failed(&self, grant: &'static str, words: &str) {
+        let Some(suppressed) = self.may_tell(grant, |[_, failed]| failed) else { return };
+        tracing::warn!(
+            plugin = &*self.plugin,
+            pipeline = &*self.context.pipeline,
+            tenant = &*self.context.tenant,
+            lane = self.context.lane,
+            grant,
+            suppressed,
+            "what the plugin asked for failed: {}",
+            clean_to(words, REFUSAL_BYTES_MAX)
+        );
+    }
+
+    /// Whether a line about a grant may be written now, and how many were left out since the last.
+    fn may_tell(&self, grant: &'static str, which: impl Fn(&[RateLimited; 2]) -> &RateLimited) -> Option<u64> {
+        self.grants.iter().find(|(name, _)| *name == grant).and_then(|(_, limits)| which(limits).allow())
+    }
+
+    /// So many bytes of the plugin left the process.
+    pub(super) fn left(&self, grant: &'static str, bytes: u64) {
+        self.context.metrics.plugin_egress(&self.plugin, grant, bytes);
     }
 
     /// A line through `wasi:logging`. What is critical is kept like standard error, which not every plugin has.
@@ -151,6 +207,7 @@ impl Voice {
         drop(state);
         self.context.metrics.plugin_log_dropped(&self.plugin, bytes as u64);
         if first {
+            self.context.metrics.plugin_limit_hit(&self.plugin, Limit::LogBytesPerSecond.as_str());
             let limit = self.log_bytes_per_second;
             tracing::warn!(
                 plugin = &*self.plugin,
@@ -170,6 +227,7 @@ impl Voice {
         drop(state);
         if !known {
             self.context.metrics.plugin_metric_dropped(&self.plugin);
+            self.context.metrics.plugin_limit_hit(&self.plugin, Limit::MetricNames.as_str());
         }
         known
     }
@@ -249,14 +307,16 @@ pub(super) struct Pipe {
     voice: Arc<Voice>,
     /// Where.
     channel: Channel,
+    /// What writing is taken from.
+    budget: Arc<CallBudget>,
     /// A line that has not ended yet; at most [`LINE_BYTES_MAX`] bytes.
     partial: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Pipe {
     /// A pipe to a voice.
-    pub(super) fn new(voice: &Arc<Voice>, channel: Channel) -> Self {
-        Self { voice: Arc::clone(voice), channel, partial: Arc::default() }
+    pub(super) fn new(voice: &Arc<Voice>, channel: Channel, budget: &Arc<CallBudget>) -> Self {
+        Self { voice: Arc::clone(voice), channel, budget: Arc::clone(budget), partial: Arc::default() }
     }
 
     /// Ends the line that has not ended yet.
@@ -295,6 +355,7 @@ impl OutputStream for Pipe {
         if bytes.len() > WRITE_BYTES_MAX {
             return Err(StreamError::trap("wrote more than it was allowed to"));
         }
+        self.budget.copy(bytes.len()).map_err(|spent| StreamError::trap(&spent.to_string()))?;
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         for byte in bytes {
             if byte != b'\n' {
@@ -325,11 +386,13 @@ mod tests {
     use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, registry};
 
     use super::*;
-    use crate::telemetry::metrics::Metrics;
+    use crate::{config::PluginLimits, plugin::LanePauses, telemetry::metrics::Metrics};
 
     /// A voice with so many bytes a second.
     fn voice(log_bytes_per_second: usize) -> Arc<Voice> {
-        let context = ChainContext { pipeline: "p".into(), tenant: "t".into(), lane: 0, metrics: Metrics::detached() };
+        let metrics = Metrics::detached();
+        let pauses = LanePauses::detached();
+        let context = ChainContext { pipeline: "p".into(), tenant: "t".into(), lane: 0, metrics, pauses };
         Arc::new(Voice::new("plugin".into(), context, log_bytes_per_second))
     }
 
@@ -370,7 +433,8 @@ mod tests {
     fn lines_are_cut_and_put_together_from_pieces() {
         let voice = voice(1 << 20);
         let heard = heard(|| {
-            let mut pipe = Pipe::new(&voice, Channel::Error);
+            let budget = Arc::new(CallBudget::new(&PluginLimits::default()));
+            let mut pipe = Pipe::new(&voice, Channel::Error, &budget);
             pipe.write(Bytes::from_static(b"first li")).unwrap();
             pipe.write(Bytes::from_static(b"ne\n\nsecond\x1b\nthird")).unwrap();
             pipe.finish_line();

@@ -249,6 +249,15 @@ pub fn read_again(
     }
 }
 
+/// Whether what was read and not committed is read again when a lane begins anew without a ledger.
+#[must_use]
+pub fn can_read_again(config: &SourceConfig) -> bool {
+    match &config.kind {
+        SourceKind::Kafka(_) | SourceKind::Redis(_) => true,
+        SourceKind::File(_) | SourceKind::Letters(_) => false,
+    }
+}
+
 /// Starts the source of one lane. Inside a tokio runtime.
 pub fn start(config: &SourceConfig, context: LaneContext) -> Result<SourceStream, PipelineError> {
     match &config.kind {

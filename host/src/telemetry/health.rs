@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// The life of a pipeline.
@@ -12,6 +12,8 @@ pub enum PipelineState {
     Starting,
     /// Moving records.
     Running,
+    /// Running, and held up by something that it waits for by itself, in these words.
+    Waiting(String),
     /// Ended as asked, or at the end of its source.
     Stopped,
     /// Ended by a failure, in these words.
@@ -20,12 +22,35 @@ pub enum PipelineState {
 
 /// The states of all pipelines. Cloning shares them.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<String, PipelineState>>>);
+pub struct Health(Arc<Mutex<Known>>);
+
+/// What is known.
+#[derive(Debug, Default)]
+struct Known {
+    /// By name; never `Waiting`.
+    states: BTreeMap<String, PipelineState>,
+    /// What holds pipelines up, by name.
+    waiting: BTreeMap<String, String>,
+}
 
 impl Health {
+    /// What is known; a panic elsewhere leaves it usable.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes the state of a pipeline.
     pub fn set_pipeline(&self, name: &str, state: PipelineState) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), state);
+        self.known().states.insert(name.to_owned(), state);
+    }
+
+    /// Notes what a running pipeline waits for, or that it goes on.
+    pub fn set_waiting(&self, name: &str, reason: Option<String>) {
+        let mut known = self.known();
+        match reason {
+            Some(reason) => known.waiting.insert(name.to_owned(), reason),
+            None => known.waiting.remove(name),
+        };
     }
 
     /// Whether no pipeline has failed.
@@ -34,7 +59,7 @@ impl Health {
         !self.states().values().any(|state| matches!(state, PipelineState::Failed(_)))
     }
 
-    /// Whether every pipeline is past its start.
+    /// Whether every pipeline is past its start and held up by nothing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let states = self.states();
@@ -45,7 +70,14 @@ impl Health {
     /// A copy of all states.
     #[must_use]
     pub fn states(&self) -> BTreeMap<String, PipelineState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.known();
+        let mut states = known.states.clone();
+        for (name, reason) in &known.waiting {
+            if let Some(state) = states.get_mut(name).filter(|state| **state == PipelineState::Running) {
+                *state = PipelineState::Waiting(reason.clone());
+            }
+        }
+        states
     }
 }
 
@@ -64,5 +96,20 @@ mod tests {
         assert!(health.is_healthy() && health.is_ready());
         health.set_pipeline("a", PipelineState::Failed("why".into()));
         assert!(!health.is_healthy() && !health.is_ready());
+    }
+
+    #[test]
+    fn a_pipeline_that_waits_is_healthy_and_not_ready() {
+        let health = Health::default();
+        health.set_pipeline("a", PipelineState::Running);
+        health.set_waiting("a", Some("plugin p traps".into()));
+        assert!(health.is_healthy() && !health.is_ready());
+        assert_eq!(health.states()["a"], PipelineState::Waiting("plugin p traps".into()));
+        // What it has come to counts for more than what it waited for.
+        health.set_pipeline("a", PipelineState::Failed("why".into()));
+        assert_eq!(health.states()["a"], PipelineState::Failed("why".into()));
+        health.set_pipeline("a", PipelineState::Running);
+        health.set_waiting("a", None);
+        assert!(health.is_ready());
     }
 }

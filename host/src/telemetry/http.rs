@@ -57,7 +57,7 @@ async fn healthz(State((health, _)): State<Known>) -> (StatusCode, String) {
     (if health.is_healthy() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, page(&health))
 }
 
-/// 200 once every pipeline is past its start.
+/// 200 once every pipeline is past its start, and while none is held up.
 async fn readyz(State((health, _)): State<Known>) -> (StatusCode, String) {
     (if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, page(&health))
 }
@@ -74,6 +74,7 @@ fn page(health: &Health) -> String {
         let _ = match state {
             PipelineState::Starting => writeln!(text, "{name}: starting"),
             PipelineState::Running => writeln!(text, "{name}: running"),
+            PipelineState::Waiting(why) => writeln!(text, "{name}: waiting: {why}"),
             PipelineState::Stopped => writeln!(text, "{name}: stopped"),
             PipelineState::Failed(why) => writeln!(text, "{name}: failed: {why}"),
         };

@@ -47,6 +47,16 @@ struct Instruments {
     plugin_seconds: Histogram<f64>,
     /// Traps and timeouts, by `plugin` and `reason`.
     plugin_traps: Counter<u64>,
+    /// Bytes of the snapshots of plugins that keep state, by `plugin`.
+    plugin_state_bytes: Histogram<u64>,
+    /// Limits of a plugin that were hit, by `plugin` and `limit`.
+    plugin_limit_hits: Counter<u64>,
+    /// 1 while a lane waits since the plugin fails batch after batch, by `plugin`.
+    plugin_circuit_open: Gauge<u64>,
+    /// Bytes of memories and tables that all instances of a plugin hold, by `plugin`.
+    plugin_memory_bytes: Gauge<u64>,
+    /// Most that one of them ever held, by `plugin`.
+    plugin_memory_peak_bytes: Gauge<u64>,
     /// Log bytes of a plugin that were above its limit, by `plugin`.
     plugin_log_bytes_dropped: Counter<u64>,
     /// Metric names of a plugin that were above the limit, by `plugin`.
@@ -55,6 +65,10 @@ struct Instruments {
     plugin_count: Counter<u64>,
     /// Gauges that plugins keep, by `plugin` and `name`.
     plugin_gauge: Gauge<f64>,
+    /// What plugins tried and were not allowed, by `plugin`, `grant` and `reason`.
+    plugin_refusals: Counter<u64>,
+    /// Bytes that plugins sent away, by `plugin` and `grant`.
+    plugin_egress_bytes: Counter<u64>,
     /// How long the source waited, by `reason`.
     wait_seconds: Counter<f64>,
     /// Bytes in flight against the memory budget.
@@ -174,6 +188,29 @@ impl Metrics {
         self.0.plugin_traps.add(1, &labels);
     }
 
+    /// A plugin said its state, of so many bytes.
+    pub fn plugin_state(&self, plugin: &str, bytes: u64) {
+        self.0.plugin_state_bytes.record(bytes, &self.with([KeyValue::new("plugin", plugin.to_owned())]));
+    }
+
+    /// A plugin hit a limit.
+    pub fn plugin_limit_hit(&self, plugin: &str, limit: &'static str) {
+        let labels = self.with([KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("limit", limit)]);
+        self.0.plugin_limit_hits.add(1, &labels);
+    }
+
+    /// Whether a lane waits for a plugin that fails batch after batch.
+    pub fn plugin_circuit(&self, plugin: &str, is_open: bool) {
+        self.0.plugin_circuit_open.record(is_open.into(), &self.with([KeyValue::new("plugin", plugin.to_owned())]));
+    }
+
+    /// What the instances of a plugin hold together, and the most that one ever held.
+    pub fn plugin_memory(&self, plugin: &str, bytes: u64, peak_bytes: u64) {
+        let labels = self.with([KeyValue::new("plugin", plugin.to_owned())]);
+        self.0.plugin_memory_bytes.record(bytes, &labels);
+        self.0.plugin_memory_peak_bytes.record(peak_bytes, &labels);
+    }
+
     /// A plugin logged more than it may.
     pub fn plugin_log_dropped(&self, plugin: &str, bytes: u64) {
         self.0.plugin_log_bytes_dropped.add(bytes, &self.with([KeyValue::new("plugin", plugin.to_owned())]));
@@ -194,6 +231,22 @@ impl Metrics {
     pub fn plugin_gauge(&self, plugin: &str, name: &str, value: f64) {
         let labels = [KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("name", name.to_owned())];
         self.0.plugin_gauge.record(value, &self.with(labels));
+    }
+
+    /// A plugin tried what it was not granted, or more of it than it may.
+    pub fn plugin_refused(&self, plugin: &str, grant: &'static str, reason: &'static str) {
+        let labels = [
+            KeyValue::new("plugin", plugin.to_owned()),
+            KeyValue::new("grant", grant),
+            KeyValue::new("reason", reason),
+        ];
+        self.0.plugin_refusals.add(1, &self.with(labels));
+    }
+
+    /// A plugin sent bytes away.
+    pub fn plugin_egress(&self, plugin: &str, grant: &'static str, bytes: u64) {
+        let labels = [KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("grant", grant)];
+        self.0.plugin_egress_bytes.add(bytes, &self.with(labels));
     }
 
     /// The source waited.
@@ -267,10 +320,20 @@ impl Instruments {
                 .with_boundaries(vec![1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
                 .build(),
             plugin_traps: counter("fs_data_sink.plugin_traps"),
+            plugin_state_bytes: meter
+                .u64_histogram("fs_data_sink.plugin_state_bytes")
+                .with_boundaries(vec![1e3, 1e4, 1e5, 1e6, 1e7, 1e8])
+                .build(),
+            plugin_limit_hits: counter("fs_data_sink.plugin_limit_hits"),
+            plugin_circuit_open: meter.u64_gauge("fs_data_sink.plugin_circuit_open").build(),
+            plugin_memory_bytes: meter.u64_gauge("fs_data_sink.plugin_memory_bytes").build(),
+            plugin_memory_peak_bytes: meter.u64_gauge("fs_data_sink.plugin_memory_peak_bytes").build(),
             plugin_log_bytes_dropped: counter("fs_data_sink.plugin_log_bytes_dropped"),
             plugin_metrics_dropped: counter("fs_data_sink.plugin_metrics_dropped"),
             plugin_count: counter("fs_data_sink.plugin_count"),
             plugin_gauge: meter.f64_gauge("fs_data_sink.plugin_gauge").build(),
+            plugin_refusals: counter("fs_data_sink.plugin_refusals"),
+            plugin_egress_bytes: counter("fs_data_sink.plugin_egress_bytes"),
             wait_seconds: meter.f64_counter("fs_data_sink.wait_seconds").build(),
             memory_bytes: meter.u64_gauge("fs_data_sink.memory_bytes").build(),
             open_files: meter.i64_up_down_counter("fs_data_sink.open_files").build(),

@@ -46,6 +46,8 @@ async fn prometheus_finds_the_originals_names_in_a_format_that_it_reads() {
     let metrics = Metrics::on(&telemetry.meters.meter("fs_data_sink"), "orders", "shop", "kafka", "s3");
     metrics.batch_read(8192, 1_000_000);
     metrics.error("store");
+    metrics.plugin_refused("enrich", "http", "host");
+    metrics.plugin_egress("enrich", "http", 120);
     let health = Health::default();
     health.set_pipeline("orders", PipelineState::Running);
     let address = telemetry.serve(([127, 0, 0, 1], 0).into(), health.clone()).await.unwrap();
@@ -66,11 +68,20 @@ async fn prometheus_finds_the_originals_names_in_a_format_that_it_reads() {
     for label in ["pipeline=\"orders\"", "tenant=\"shop\"", "source=\"kafka\"", "sink=\"s3\"", "stage=\"store\""] {
         assert!(errors.unwrap().contains(label), "{label} in {errors:?}");
     }
+    let refusals = page.lines().find(|line| line.starts_with("fs_data_sink_plugin_refusals_total{"));
+    for label in ["tenant=\"shop\"", "plugin=\"enrich\"", "grant=\"http\"", "reason=\"host\""] {
+        assert!(refusals.unwrap().contains(label), "{label} in {refusals:?}");
+    }
+    assert_eq!(value("fs_data_sink_plugin_egress_bytes_total{"), 120);
     assert!(page.contains("service_name=\"lake\""), "{page}");
 
     assert!(get(address, "/").await.contains("orders: running"));
     assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    health.set_waiting("orders", Some("plugin p traps".to_owned()));
+    let page = get(address, "/readyz").await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("orders: waiting: plugin p traps"), "{page}");
+    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
     health.set_pipeline("orders", PipelineState::Failed("the bucket is gone".to_owned()));
     let page = get(address, "/healthz").await;
     assert!(page.starts_with("HTTP/1.1 503") && page.contains("orders: failed: the bucket is gone"), "{page}");

@@ -20,7 +20,7 @@ async fn talking_without_end_does_no_harm() {
     for crime in [
         json!({"crime": "log-for-ever", "times": 10_000}),
         json!({"crime": "huge-log-line", "bytes": 1 << 20}),
-        json!({"crime": "many-metrics", "times": 1_000_000}),
+        json!({"crime": "many-metrics", "times": 40_000}),
         json!({"crime": "print-for-ever", "times": 10_000}),
     ] {
         let mut plugin = hostile(&crime);

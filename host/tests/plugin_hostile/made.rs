@@ -20,19 +20,35 @@ pub(crate) struct Made {
     pub(crate) open: &'static str,
     /// Body of `process`; local 1 is the batch's sequence number.
     pub(crate) process: &'static str,
+    /// Body of `flush`.
+    pub(crate) flush: &'static str,
     /// Body of `cabi_realloc`.
     pub(crate) realloc: &'static str,
     /// Body of the start function.
     pub(crate) start: &'static str,
+    /// What the host has run after `describe`, once it has read the answer; none where it is empty.
+    pub(crate) post_return: &'static str,
     /// Pages of memory at the start.
     pub(crate) pages: u32,
     /// World that it is built for.
     pub(crate) world: &'static str,
+    /// More WIT, with a world of its own.
+    pub(crate) wit: &'static str,
     /// Version of the plugin API that it is built for.
     pub(crate) version: &'static str,
-    /// More of the module: imports, for instance.
+    /// Imports of the module.
     pub(crate) imports: &'static str,
+    /// More of the module: tables, data, custom sections.
+    pub(crate) more: &'static str,
 }
+
+/// A world with parts of WASI, which the host links for every plugin.
+pub(crate) const WASI: &str = "package test:crimes;
+world with-wasi {
+    include fs-data-sink:plugin/plugin@0.1.0;
+    import wasi:clocks/monotonic-clock@0.2.12;
+    import wasi:random/random@0.2.12;
+}";
 
 /// An endless loop in WebAssembly text.
 pub(crate) const SPIN: &str = "(loop $l br $l) unreachable";
@@ -43,12 +59,16 @@ impl Default for Made {
             describe: "i32.const 0",
             open: "unreachable",
             process: "unreachable",
+            flush: "unreachable",
             realloc: "i32.const 1024",
             start: "",
+            post_return: "",
             pages: 2,
             world: "plugin",
+            wit: "",
             version: "0.1.0",
             imports: "",
+            more: "",
         }
     }
 }
@@ -59,7 +79,8 @@ impl Made {
         let mut resolve = Resolve::default();
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wit");
         let (package, _) = resolve.push_dir(folder).unwrap();
-        let world = resolve.select_world(&[package], Some(self.world)).unwrap();
+        let own = (!self.wit.is_empty()).then(|| resolve.push_str("own.wit", self.wit).unwrap());
+        let world = resolve.select_world(&[own.unwrap_or(package)], Some(self.world)).unwrap();
         let mut module = wat::parse_str(self.text()).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         let component = ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap();
@@ -75,7 +96,15 @@ impl Made {
 
     /// The core module.
     fn text(&self) -> String {
-        let Self { describe, open, process, realloc, start, pages, imports, .. } = self;
+        let Self { describe, open, process, flush, realloc, start, post_return, pages, imports, more, .. } = self;
+        let post_return = match *post_return {
+            "" => String::new(),
+            body => {
+                format!(
+                    r#"(func (export "cabi_post_fs-data-sink:plugin/transform@0.1.0#describe") (param i32) {body})"#
+                )
+            }
+        };
         let api = "fs-data-sink:plugin/transform@0.1.0";
         format!(
             r#"(module
@@ -85,11 +114,13 @@ impl Made {
                 (func (export "{api}#describe") (result i32) {describe})
                 (func (export "{api}#open") (param i32 i32 i32 i32 i32 i32) (result i32) {open})
                 (func (export "{api}#process") (param i32 i64 i32 i32 i32) (result i32) {process})
-                (func (export "{api}#flush") (param i32) (result i32) unreachable)
+                (func (export "{api}#flush") (param i32) (result i32) {flush})
                 (func (export "{api}#close") unreachable)
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})
                 (func $start {start})
                 (start $start)
+                {post_return}
+                {more}
             )"#
         )
     }
@@ -101,6 +132,28 @@ pub(crate) fn file(bytes: &[u8]) -> (PluginConfig, TempDir) {
     let path = folder.path().join("made.wasm");
     std::fs::write(&path, bytes).unwrap();
     (PluginConfig { path, ..hostile(&json!({})) }, folder)
+}
+
+/// A component with so many more core modules, each instantiated at the start beside what is there.
+pub(crate) fn with_modules(mut component: Vec<u8>, module: &str, count: u8) -> Vec<u8> {
+    let module = wat::parse_str(module).unwrap();
+    let length = u8::try_from(module.len()).ok().filter(|length| *length < 0x80).expect("a length of one byte");
+    let mut depth = 0;
+    let mut before = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&component) {
+        match payload.unwrap() {
+            wasmparser::Payload::ModuleSection { .. } if depth == 1 => before += 1,
+            wasmparser::Payload::Version { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    for number in before..before + count {
+        component.extend([1, length]);
+        component.extend(&module);
+        component.extend([2, 4, 1, 0, number, 0]);
+    }
+    component
 }
 
 /// Replaces all bytes of one kind by as many others.

@@ -14,9 +14,9 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Schema, SchemaRef};
 use fs_data_sink::{
     batch::{DecodedBatch, ENVELOPE_SCHEMA, Envelope, Origin, Rejection},
-    config::{OnReject, OnTrap, PluginConfig, PluginLimits},
+    config::{Grants, OnReject, OnTrap, PluginConfig, PluginLimits},
     error::PipelineError,
-    plugin::{Chain, ChainContext, ChainOutput, PluginEngine},
+    plugin::{Chain, ChainContext, ChainOutput, LanePauses, PluginEngine},
     telemetry::metrics::Metrics,
 };
 use serde_json::Value;
@@ -49,6 +49,7 @@ pub(crate) fn hostile(config: &Value) -> PluginConfig {
         path: built("hostile.wasm"),
         sha256: None,
         config_json: config.to_string(),
+        grants: Grants::default(),
         limits: PluginLimits {
             memory_bytes: 64 << 20,
             call_timeout: Duration::from_millis(500),
@@ -62,6 +63,7 @@ pub(crate) fn hostile(config: &Value) -> PluginConfig {
             then: OnReject::DeadLetter,
             backoff_from: Duration::from_millis(1),
             backoff_to: Duration::from_millis(2),
+            ..OnTrap::default()
         },
     }
 }
@@ -98,11 +100,48 @@ pub(crate) fn batch() -> DecodedBatch {
 
 /// A chain of plugins over the schema of [`batch`].
 pub(crate) async fn open(plugins: &[PluginConfig]) -> Result<Chain, PipelineError> {
+    open_in("test", plugins, schema(), LanePauses::detached()).await
+}
+
+/// A chain of plugins in a pipeline of a certain name, which its metrics have.
+pub(crate) async fn open_in(
+    pipeline: &str,
+    plugins: &[PluginConfig],
+    schema: SchemaRef,
+    pauses: LanePauses,
+) -> Result<Chain, PipelineError> {
+    LazyLock::force(&METERS);
     let load = |config: &PluginConfig| ENGINE.load(&Arc::new(config.clone())).map(Arc::new);
     let plugins = plugins.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let context =
-        ChainContext { pipeline: "test".into(), tenant: "test".into(), lane: 0, metrics: Metrics::detached() };
-    Chain::open(&plugins, schema(), context).await
+    let metrics = Metrics::new(pipeline, "test", "test", "test");
+    let context = ChainContext { pipeline: pipeline.into(), tenant: "test".into(), lane: 0, metrics, pauses };
+    Chain::open(&plugins, schema, context).await
+}
+
+/// Everything that is measured in this process.
+static METERS: LazyLock<prometheus::Registry> = LazyLock::new(|| {
+    let registry = prometheus::Registry::new();
+    let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build().unwrap();
+    let meters = opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_reader(exporter).build();
+    opentelemetry::global::set_meter_provider(meters);
+    registry
+});
+
+/// The value of a metric of a pipeline under one more label; `None` where it was never told.
+pub(crate) fn metric(name: &str, pipeline: &str, label: (&str, &str)) -> Option<u64> {
+    let families = METERS.gather();
+    let family = families.iter().find(|family| family.name() == name)?;
+    let has = |metric: &prometheus::proto::Metric, (name, value): (&str, &str)| {
+        metric.get_label().iter().any(|label| label.name() == name && label.value() == value)
+    };
+    let metric = family.get_metric().iter().find(|metric| has(metric, ("pipeline", pipeline)) && has(metric, label))?;
+    // All of them are whole numbers.
+    format!("{:.0}", metric.get_counter().get_value() + metric.get_gauge().get_value()).parse().ok()
+}
+
+/// How often a limit was hit in a pipeline.
+pub(crate) fn limit_hits(pipeline: &str, limit: &str) -> u64 {
+    metric("fs_data_sink_plugin_limit_hits_total", pipeline, ("limit", limit)).unwrap_or(0)
 }
 
 /// What becomes of one batch.

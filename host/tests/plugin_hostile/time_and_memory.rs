@@ -9,6 +9,11 @@ use crate::{
     support::{assert_refused, batch, commit, hostile, hostile_has_wasi, numbers, open, rows, run},
 };
 
+/// Copies 60 MiB for ever.
+const COPY: &str = "(loop $l (memory.copy (i32.const 0) (i32.const 65536) (i32.const 62914560)) br $l) unreachable";
+/// Fills 60 MiB for ever.
+const FILL: &str = "(loop $l (memory.fill (i32.const 0) (i32.const 7) (i32.const 62914560)) br $l) unreachable";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_in_process_costs_the_batch_and_not_the_pipeline() {
     let mut chain = open(&[hostile(&json!({"crime": "loop-in-process"}))]).await.unwrap();
@@ -37,6 +42,11 @@ async fn a_loop_at_the_start_stops_the_pipeline_in_words() {
         ("start", Made { start: SPIN, ..Made::default() }),
         // The host calls it to hand `open` its arguments.
         ("open", Made { realloc: SPIN, ..Made::default() }),
+        // The host calls it to give an answer back that it has read.
+        ("describe", Made { post_return: SPIN, ..Made::default() }),
+        // Bulk operations over all of its memory.
+        ("describe", Made { describe: COPY, pages: 1000, ..Made::default() }),
+        ("describe", Made { describe: FILL, pages: 1000, ..Made::default() }),
     ];
     for (function, made) in made {
         let (plugin, _folder) = made.plugin();

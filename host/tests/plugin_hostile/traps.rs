@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     made::Made,
-    support::{assert_refused, batch, commit, hostile, hostile_has_wasi, numbers, open, rows, run, whole_batch},
+    support::{assert_refused, batch, commit, hex, hostile, hostile_has_wasi, numbers, open, rows, run, whole_batch},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +128,45 @@ async fn rows_that_a_lost_instance_held_are_read_again() {
         } else {
             chain.process(batch()).await.unwrap_err()
         };
-        assert_eq!(error.verdict(), Verdict::Retry);
+        assert_eq!(error.verdict(), Verdict::Restart);
         assert!(error.to_string().contains("everything since the last commit must be read again"), "{error}");
     }
+}
+
+/// A line program for the first 10,000 bytes of code: all of it is line 42 of `src/made.rs`.
+fn line_program() -> Vec<u8> {
+    let mut header = vec![1, 1, 1, 0xfb, 14, 13];
+    header.extend([0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1]);
+    header.extend(b"src\0\0made.rs\0\x01\0\0\0");
+    // Set the address to 1, advance the line by 41, a row, advance the address by 10,000, the end.
+    let program = [0, 5, 2, 1, 0, 0, 0, 3, 41, 1, 2, 0x90, 0x4e, 0, 1, 1];
+    let mut unit = vec![4, 0];
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    unit.extend(length(&header));
+    unit.extend(header);
+    unit.extend(program);
+    [length(&unit).to_vec(), unit].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trap_tells_functions_and_where_the_component_knows_them_lines() {
+    let output = commit(json!({"crime": "trap", "how": "stack-overflow"})).await;
+    let message = &whole_batch(&output).message;
+    assert!(
+        message.starts_with("plugin hostile trapped in `process`: wasm trap: call stack exhausted\n  at "),
+        "{message}"
+    );
+    assert!(message.contains("\n  at hostile::crimes::recurse (byte 0x"), "{message}");
+    assert!(message.len() < 4200, "{message}");
+    let section: String = line_program().iter().flat_map(|byte| ["\\".to_owned(), hex(&[*byte])]).collect();
+    let more = format!(r#"(@custom ".debug_line" "{section}")"#).leak();
+    let (plugin, _folder) = Made { describe: "unreachable", more, ..Made::default() }.plugin();
+    let message = run(plugin).await.unwrap_err().to_string();
+    assert!(
+        message.ends_with(
+            "cannot start: it trapped in `describe`: wasm trap: wasm `unreachable` instruction executed\n  at \
+             <function 0> (src/made.rs:42)"
+        ),
+        "{message}"
+    );
 }

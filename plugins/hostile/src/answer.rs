@@ -53,7 +53,7 @@ pub(crate) fn number(config: &Value, key: &str) -> u32 {
 }
 
 /// A list, or none.
-fn list<'a>(config: &'a Value, key: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(config: &'a Value, key: &str) -> &'a [Value] {
     config.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 

@@ -11,10 +11,13 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    answer::{number, output, payload, text},
+    answer::{list, number, output, payload, text},
     bindings::{
         exports::fs_data_sink::plugin::transform::{Batch, BatchInfo, Error, Output, Payload},
-        fs_data_sink::plugin::{metrics, types::Selection},
+        fs_data_sink::plugin::{
+            metrics,
+            types::{Rejection, Selection},
+        },
         wasi::{
             config::store,
             logging::logging::{Level, log},
@@ -64,6 +67,16 @@ pub(crate) fn in_process(config: &Value, input: &Batch, info: &BatchInfo) -> Res
         "trap" => trap_as(text(config, "how")),
         "trap-once" if info.attempt == 1 => trap(),
         "trap-on-batch" if info.sequence == u64::from(number(config, "batch")) => trap(),
+        "trap-up-to" if is_before(config, info) => trap(),
+        "trap-on-rows" if has_one_of(input, config)? => trap(),
+        "loop-on-rows" if has_one_of(input, config)? => spin(),
+        "fail-on-rows" if has_one_of(input, config)? => {
+            return Err(Error::Failed("a row that it cannot take".to_owned()));
+        }
+        // What it leaves alone it may still refuse by its own words.
+        "trap-on-rows" | "reject-rows" => return reject(input, &integers_of(config, "unwanted")),
+        "reject-every-row" => return reject(input, &integers(input, 0)?),
+        "answer-from-batch" if info.sequence >= u64::from(number(config, "batch")) => return Ok(output(config)),
         "retryable" if info.attempt <= number(config, "times") => {
             return Err(Error::Retryable(("the table is not there yet".to_owned(), Some(1))));
         }
@@ -84,6 +97,40 @@ pub(crate) fn in_process(config: &Value, input: &Batch, info: &BatchInfo) -> Res
         _ => {}
     }
     Ok(keep_all())
+}
+
+/// Whether a batch is one of those that the config names, and a try of it comes before that one.
+fn is_before(config: &Value, info: &BatchInfo) -> bool {
+    let batches = u64::from(number(config, "from"))..=u64::from(number(config, "batch"));
+    batches.contains(&info.sequence) && info.attempt < number(config, "attempt")
+}
+
+/// Whether the batch has a row whose first column, an integer, is one of `values`.
+fn has_one_of(input: &Batch, config: &Value) -> Result<bool, Error> {
+    let values = integers_of(config, "values");
+    Ok(integers(input, 0)?.iter().any(|value| values.contains(value)))
+}
+
+/// Refuses the rows whose first column is one of these, each for a reason of its own, and keeps the others.
+fn reject(input: &Batch, unwanted: &[i64]) -> Result<Output, Error> {
+    let rows = (0_u32..).zip(integers(input, 0)?);
+    let rejected = rows.filter(|(_, value)| unwanted.contains(value)).map(|(row, value)| Rejection {
+        code: "unwanted".to_owned(),
+        message: format!("{value} is not wanted"),
+        rows: vec![row],
+    });
+    Ok(Output { rejected: rejected.collect(), ..keep_all() })
+}
+
+/// A list of integers in the config.
+fn integers_of(config: &Value, key: &str) -> Vec<i64> {
+    list(config, key).iter().filter_map(Value::as_i64).collect()
+}
+
+/// A column of 64-bit integers.
+fn integers(input: &Batch, position: u32) -> Result<Vec<i64>, Error> {
+    let column = input.read_column(position).map_err(|error| Error::Failed(format!("{error:?}")))?;
+    Ok(column.data.as_chunks::<8>().0.iter().map(|value| i64::from_le_bytes(*value)).collect())
 }
 
 /// Never returns.
@@ -151,10 +198,10 @@ fn panic_with(words: &str) {
 
 /// A healthy filter that reads one column of 64-bit integers as raw buffers.
 fn keep_even(input: &Batch, position: u32) -> Result<Output, Error> {
-    let column = input.read_column(position).map_err(|error| Error::Failed(format!("{error:?}")))?;
-    let mut bitmap = vec![0_u8; (column.length as usize).div_ceil(8)];
-    for (row, value) in column.data.as_chunks::<8>().0.iter().enumerate() {
-        if let (0, Some(byte)) = (i64::from_le_bytes(*value) % 2, bitmap.get_mut(row / 8)) {
+    let values = integers(input, position)?;
+    let mut bitmap = vec![0_u8; values.len().div_ceil(8)];
+    for (row, value) in values.into_iter().enumerate() {
+        if let (0, Some(byte)) = (value % 2, bitmap.get_mut(row / 8)) {
             *byte |= 1 << (row % 8);
         }
     }

@@ -80,6 +80,7 @@ impl Plugin for KeepValues {
     type Config = Config;
     const DESCRIPTION: &'static str = "keeps the rows whose column has one of the given values";
     const ROLES: &'static [Role] = &[Role::Filter];
+    const DETERMINISTIC: bool = true;
     const CONFIG_SCHEMA: Option<&'static str> = Some(
         r#"{"type":"object","required":["column","values"],"additionalProperties":false,"properties":{"column":{"type":"string"},"values":{"type":"array","items":{"type":["string","integer","boolean"]}},"invert":{"type":"boolean"},"keep_nulls":{"type":"boolean"}}}"#,
     );

@@ -61,6 +61,7 @@ impl Plugin for ParseUserAgent {
     type Config = Config;
     const DESCRIPTION: &'static str = "adds browser, os and is_bot from a user-agent column";
     const ROLES: &'static [Role] = &[Role::Enrich];
+    const DETERMINISTIC: bool = true;
     const CONFIG_SCHEMA: Option<&'static str> = Some(
         r#"{"type":"object","required":["column"],"additionalProperties":false,"properties":{"column":{"type":"string"},"prefix":{"type":"string"}}}"#,
     );

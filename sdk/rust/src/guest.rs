@@ -4,7 +4,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use crate::{
-    Batch, OpenError, Output, OutputSchema, Plugin, ProcessError, Role,
+    Batch, OpenError, Output, OutputSchema, Plugin, ProcessError, Role, StatefulPlugin,
     error::parse_config,
     output::{Payload, check_may_hold, living_columns},
     wire,
@@ -14,14 +14,26 @@ use bindings::{
     fs_data_sink::plugin::{batches, types},
 };
 
-/// The generated bindings of the world `plugin`.
+/// The generated bindings of the world `lookup-plugin`. What a plugin does not call is no import of its component.
 #[expect(missing_docs, clippy::pedantic, reason = "generated code")]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "fs-data-sink:plugin/plugin",
+        world: "fs-data-sink:plugin/lookup-plugin",
         pub_export_macro: true,
         generate_all,
+    });
+}
+
+/// The generated bindings of the export `state`, on top of those of the world `plugin`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated code")]
+pub mod stateful {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package fs-data-sink:guest; world stateful { export fs-data-sink:plugin/state@0.1.0; }",
+        world: "fs-data-sink:guest/stateful",
+        pub_export_macro: true,
+        with: { "fs-data-sink:plugin/types@0.1.0": crate::guest::bindings::fs_data_sink::plugin::types },
     });
 }
 
@@ -91,13 +103,36 @@ pub fn process<P: Plugin>(instance: &mut Option<Instance<P>>, input: &wit::Batch
 }
 
 /// What was held back.
-pub fn flush<P: Plugin>(instance: &mut Option<Instance<P>>) -> Result<wit::Payload, wit::Error> {
+pub fn flush<P: Plugin>(
+    instance: &mut Option<Instance<P>>,
+    reason: wit::FlushReason,
+) -> Result<wit::Payload, wit::Error> {
     let Some(Instance { plugin, .. }) = instance else { return Ok(wit::Payload::Unchanged) };
-    let flushed = plugin.flush().and_then(|batches| {
+    let flushed = match reason {
+        wit::FlushReason::EndOfInput => plugin.finish(),
+        wit::FlushReason::Checkpoint | wit::FlushReason::Timer => plugin.flush(),
+    };
+    let flushed = flushed.and_then(|batches| {
         check_may_hold::<P>(&batches)?;
         if batches.is_empty() { Ok(wit::Payload::Unchanged) } else { replace(&batches) }
     });
     flushed.map_err(process_error)
+}
+
+/// What to go on from.
+pub fn snapshot<P: StatefulPlugin>(instance: &mut Option<Instance<P>>) -> Result<Vec<u8>, wit::Error> {
+    match instance {
+        Some(Instance { plugin, .. }) => plugin.snapshot().map_err(process_error),
+        None => Err(wit::Error::Failed("snapshot was called before open".to_owned())),
+    }
+}
+
+/// Goes on from there.
+pub fn restore<P: StatefulPlugin>(instance: &mut Option<Instance<P>>, snapshot: &[u8]) -> Result<(), wit::Error> {
+    match instance {
+        Some(Instance { plugin, .. }) => plugin.restore(snapshot).map_err(process_error),
+        None => Err(wit::Error::Failed("restore was called before open".to_owned())),
+    }
 }
 
 /// An answer in the form of the interface.

@@ -28,8 +28,9 @@ use arrow_schema::{Schema, SchemaRef};
 
 pub use crate::output::Rejection;
 use crate::{
-    Batch, OpenError, Output, Plugin, ProcessError,
+    Batch, OpenError, Output, Plugin, ProcessError, StatefulPlugin,
     error::parse_config,
+    http,
     log::Level,
     output::{Payload, check_may_hold, living_columns},
     wire,
@@ -103,10 +104,33 @@ impl<P: Plugin> Harness<P> {
         self.declared(batches)
     }
 
+    /// What the plugin gives out when no more input will come.
+    pub fn finish(&mut self) -> Result<Vec<RecordBatch>, ProcessError> {
+        let batches = self.plugin.finish()?;
+        check_may_hold::<P>(&batches)?;
+        self.declared(batches)
+    }
+
     /// The plugin, for a look at its state.
     #[must_use]
     pub fn plugin(&self) -> &P {
         &self.plugin
+    }
+
+    /// What the host does before a commit: has the plugin give out what it holds back, then say its state.
+    pub fn checkpoint(&mut self) -> Result<(Vec<RecordBatch>, Vec<u8>), ProcessError>
+    where
+        P: StatefulPlugin,
+    {
+        Ok((self.flush()?, self.plugin.snapshot()?))
+    }
+
+    /// What the host does after `open`, where there is state from before.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), ProcessError>
+    where
+        P: StatefulPlugin,
+    {
+        self.plugin.restore(snapshot)
     }
 
     /// The living rows with added columns, in the output schema.
@@ -144,6 +168,46 @@ impl<P: Plugin> Harness<P> {
         }
         Ok(batches)
     }
+}
+
+/// What stands for the world outside in the test that runs.
+#[derive(Default)]
+pub(crate) struct Outside {
+    /// Buckets with their keys and values.
+    pub(crate) buckets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// Values of `grants.config`.
+    pub(crate) config: BTreeMap<String, String>,
+    /// The server.
+    pub(crate) server: Option<Box<Server>>,
+}
+
+/// What answers requests.
+type Server = dyn FnMut(&http::Request) -> Result<http::Response, http::HttpError>;
+
+thread_local! {
+    /// As with what is said: a test has a thread of its own.
+    static OUTSIDE: RefCell<Outside> = RefCell::default();
+}
+
+/// Looks at the world outside.
+pub(crate) fn outside<T>(look: impl FnOnce(&mut Outside) -> T) -> T {
+    OUTSIDE.with_borrow_mut(look)
+}
+
+/// Grants a bucket with keys and values to plugins of this thread.
+pub fn grant_bucket<K: Into<String>, V: Into<Vec<u8>>>(name: &str, values: impl IntoIterator<Item = (K, V)>) {
+    let values = values.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+    outside(|outside| outside.buckets.insert(name.to_owned(), values));
+}
+
+/// Grants a value of `grants.config` to plugins of this thread.
+pub fn grant_config(key: &str, value: &str) {
+    outside(|outside| outside.config.insert(key.to_owned(), value.to_owned()));
+}
+
+/// Grants a server to plugins of this thread.
+pub fn grant_server(answer: impl FnMut(&http::Request) -> Result<http::Response, http::HttpError> + 'static) {
+    outside(|outside| outside.server = Some(Box::new(answer)));
 }
 
 /// What plugins said in the test that runs.
@@ -232,6 +296,17 @@ mod tests {
         }
     }
 
+    impl<const SAYS_SO: bool> StatefulPlugin for Hoarder<SAYS_SO> {
+        fn snapshot(&mut self) -> Result<Vec<u8>, ProcessError> {
+            Ok(self.answer.clone().into_bytes())
+        }
+
+        fn restore(&mut self, snapshot: &[u8]) -> Result<(), ProcessError> {
+            self.answer = String::from_utf8(snapshot.to_vec()).map_err(|_| ProcessError::failed("not a text"))?;
+            Ok(())
+        }
+    }
+
     /// Three rows.
     fn rows() -> RecordBatch {
         let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
@@ -254,6 +329,18 @@ mod tests {
         assert_eq!(harness.flush().unwrap(), []);
         let (mut harness, _) = process::<false>("hold");
         assert!(harness.flush().unwrap_err().to_string().contains("BUFFERS_ROWS"));
+    }
+
+    #[test]
+    fn a_checkpoint_flushes_before_it_asks_for_the_state_and_another_instance_goes_on_from_it() {
+        let (mut first, _) = process::<true>("hold");
+        let (flushed, state) = first.checkpoint().unwrap();
+        assert_eq!((flushed, state.as_slice()), (vec![rows()], b"hold".as_slice()));
+        let (mut second, _) = process::<true>("other");
+        second.restore(&state).unwrap();
+        assert_eq!(second.process(&rows()).unwrap().batches, []);
+        assert_eq!(second.finish().unwrap(), [rows()]);
+        assert_eq!(second.restore(&[0xff]).unwrap_err().to_string(), "not a text");
     }
 
     #[test]

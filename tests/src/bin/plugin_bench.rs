@@ -26,7 +26,7 @@ use fs_data_sink::{
         PluginConfig,
         load::{Inputs, load},
     },
-    plugin::{Chain, ChainContext, LoadedPlugin, PluginEngine},
+    plugin::{Chain, ChainContext, LanePauses, LoadedPlugin, PluginEngine},
     telemetry::metrics::Metrics,
 };
 use fs_data_sink_plugin::testing::Harness;
@@ -178,8 +178,13 @@ fn plugins(folder: &Path) -> Result<[Arc<PluginConfig>; 2]> {
 
 /// A chain of one plugin.
 async fn open(plugin: &Arc<LoadedPlugin>, schema: &SchemaRef) -> Result<Chain> {
-    let context =
-        ChainContext { pipeline: "bench".into(), tenant: "bench".into(), lane: 0, metrics: Metrics::detached() };
+    let context = ChainContext {
+        pipeline: "bench".into(),
+        tenant: "bench".into(),
+        lane: 0,
+        metrics: Metrics::detached(),
+        pauses: LanePauses::detached(),
+    };
     let opened = Chain::open(std::slice::from_ref(plugin), Arc::clone(schema), context).await;
     opened.map_err(|error| anyhow!(error.full_message()))
 }

@@ -6,6 +6,7 @@
 mod ambiguous;
 mod azure;
 mod begin;
+mod circuit;
 mod compact;
 mod corners;
 mod dead_letters;
@@ -28,6 +29,7 @@ mod replay;
 mod secure;
 mod servers;
 mod shared;
+mod state;
 mod storm;
 mod telemetry;
 mod topics;

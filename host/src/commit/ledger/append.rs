@@ -9,7 +9,7 @@
 //!    |                         |                              `---------------------there-> Load
 //!    |                         `----nothing-> no answer before: Create N again; else Load
 //! Load --the state has my record--> appended
-//!    |---it surely has not--------> Create at its end, or refused
+//!    |---it surely has not--------> Create at its end, or refused; Lost where a create of a record with state may have succeeded
 //!    `---nobody can tell----------> Lost: drop everything, claim anew
 //! ```
 //!
@@ -23,6 +23,7 @@
 use super::{
     record::Record,
     state::{Refusal, State},
+    states,
 };
 
 /// What to do next.
@@ -138,6 +139,8 @@ impl Append {
         }
         match self.tried_at {
             Some(tried_at) if !state.remembers(tried_at) => Step::Lost,
+            // A record of ours may stand where it does not count; whoever clears it away takes the state with it that it names.
+            Some(_) if !states::named(&self.record.action).is_empty() => Step::Lost,
             _ => create_or_refuse(&self.record, state),
         }
     }

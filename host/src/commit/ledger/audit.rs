@@ -12,6 +12,7 @@ use super::{
     record::{self, Action, Merge, Partition, RecordedFile},
     snapshot,
     state::{Position, State},
+    states::{self, StateRef},
 };
 use crate::{
     config::MergeVisibility,
@@ -47,7 +48,7 @@ pub struct PartitionReport {
     pub topic: String,
     /// Kafka partition number; 0 for the others.
     pub partition: i32,
-    /// Owner and next offset.
+    /// Owner, next offset, and where the state of its plugins lies.
     #[serde(flatten)]
     pub position: Position,
 }
@@ -162,10 +163,32 @@ async fn look(store: &Store, offsets: Offsets) -> Result<Verified, PipelineError
     for path in there.keys().filter(|path| is_data(path) && !is_known(path)) {
         findings.push(format!("{path}: visible, and no record of this ledger owns it"));
     }
+    findings.extend(missing_states(&state, &there, store));
     if offsets == Offsets::Dense {
         findings.extend(gaps(store, &state).await?);
     }
     Ok(Verified { findings, notes: deleted_by_source(&state) })
+}
+
+/// Objects with state of plugins that are needed and are not there, or not whole.
+fn missing_states(state: &State, there: &BTreeMap<String, u64>, store: &Store) -> Vec<String> {
+    let of_partitions = state.partitions.iter().map(|(partition, position)| (partition.name(), &position.state));
+    let before = state.pending.values().flat_map(|pending| &pending.before);
+    let before = before.map(|before| (before.key().name(), &before.plugins));
+    let mut findings = BTreeSet::new();
+    for (partition, states) in of_partitions.chain(before) {
+        for StateRef { plugin, object, object_bytes, .. } in states.iter().filter(|state| !state.object.is_empty()) {
+            let path = store.own_name(&states::name(object));
+            match there.get(path.as_ref()) {
+                Some(bytes) if bytes == object_bytes => {}
+                Some(bytes) => _ = findings.insert(format!(
+                    "{path}: has {bytes} bytes where {object_bytes} of state of plugin {plugin} for {partition} were written"
+                )),
+                None => _ = findings.insert(format!("{path}: the state of plugin {plugin} for {partition} is not there")),
+            }
+        }
+    }
+    findings.into_iter().collect()
 }
 
 /// A merge that is not known to be finished, in words.
@@ -243,9 +266,12 @@ fn report(sequence: u64, record: &record::Record) -> RecordReport {
     };
     let (action, what) = match &record.action {
         Action::Claim { partitions, .. } => ("claim", names(partitions)),
-        Action::Commit { ranges, files, .. } => {
+        Action::Commit { ranges, files, states, .. } => {
             let rows: u64 = files.iter().map(|file| file.rows).sum();
-            ("commit", format!("{} files, {rows} rows: {}", files.len(), stretches(ranges)))
+            let bytes: u64 = states.iter().flat_map(|state| &state.plugins).map(|state| state.bytes).sum();
+            let offsets = if ranges.is_empty() { String::new() } else { format!(": {}", stretches(ranges)) };
+            let state = if states.is_empty() { String::new() } else { format!("; state of {bytes} bytes") };
+            ("commit", format!("{} files, {rows} rows{offsets}{state}", files.len()))
         }
         Action::Skip { ranges } => {
             ("skip", format!("deleted by the source before they were read: {}", stretches(ranges)))

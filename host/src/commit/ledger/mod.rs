@@ -8,6 +8,7 @@
 //! _fs_data_sink/<pipeline>/ledger/00000000000000000412.json            a record (record.rs)
 //! _fs_data_sink/<pipeline>/ledger/snapshot/00000000000000000384.json   the sum of all records below 384 (state.rs)
 //! _fs_data_sink/<pipeline>/ledger/files/00000000000000000320-00000000000000000384.jsonl   files of those records
+//! _fs_data_sink/<pipeline>/state/019ab3f0-7c1e-7d2a-9b1f-9f86d081.bin                     state of plugins (states.rs)
 //! ```
 //!
 //! Comes in: claims, commits, repairs. Goes out: where partitions go on, and which commits still have to be made visible.
@@ -33,12 +34,14 @@ pub mod load;
 pub mod record;
 mod snapshot;
 pub mod state;
+pub mod states;
 
 use append::{Answer, Append, Step};
 use load::{Load, LoadStep, Loaded};
-use record::{Action, Partition, Range, Record, RecordedFile, VERSION};
+use record::{Action, Partition, Range, Record, RecordedFile};
 use snapshot::Seen;
 use state::{Pending, Refusal, State};
+use states::{PartitionState, StateRef};
 
 /// Times that a load starts over, since a snapshot was made and records were deleted while it read.
 const LOAD_TRIES: usize = 10;
@@ -77,6 +80,8 @@ struct Known {
 pub struct Claimed {
     /// The next offset to read of each partition that was ever committed.
     pub positions: BTreeMap<SourcePartition, i64>,
+    /// The state of plugins there, of each partition that has some.
+    pub states: BTreeMap<SourcePartition, Vec<StateRef>>,
     /// Commits of these partitions whose files may not be visible yet.
     pub pending: Vec<(u64, Pending)>,
 }
@@ -115,19 +120,29 @@ impl Ledger {
             let next_offset = state.partitions.get(partition).and_then(|position| position.next_offset)?;
             Some((partition.name(), next_offset))
         });
-        Ok(Claimed { positions: positions.collect(), pending: state.pending_of(&partitions) })
+        let states = partitions.iter().map(|partition| (partition.name(), state.state_of(partition).to_vec()));
+        let states = states.filter(|(_, state)| !state.is_empty()).collect();
+        Ok(Claimed { positions: positions.collect(), states, pending: state.pending_of(&partitions) })
     }
 
-    /// Commits: these files hold the rows of this delta. `published`: earlier commits that are visible. Its sequence.
+    /// Commits: these files hold the rows of this delta, and this is the state of plugins from here on. `published`: earlier
+    /// commits that are visible. Its sequence.
     pub async fn commit(
         &self,
         writer: &str,
         delta: &CheckpointDelta,
         files: Vec<RecordedFile>,
         published: Vec<u64>,
+        states: Vec<PartitionState>,
     ) -> Result<u64, PipelineError> {
-        let (sequence, _) = self.append(writer, Action::Commit { ranges: Range::all(delta), files, published }).await?;
+        let action = Action::Commit { ranges: Range::all(delta), files, published, states };
+        let (sequence, _) = self.append(writer, action).await?;
         Ok(sequence)
+    }
+
+    /// The state of the plugins of a partition, as far as this process knows; of one that it owns that is so.
+    pub async fn state_of(&self, partition: &SourcePartition) -> Vec<StateRef> {
+        self.0.known.lock().await.state.state_of(&Partition::from(partition)).to_vec()
     }
 
     /// The source has deleted these offsets before they were read.
@@ -168,7 +183,7 @@ impl Ledger {
         // What is read on the way counts only once the append is through: see `append.rs`.
         let (mut state, mut seen) = (known.state.clone(), Seen::default());
         let record = Record {
-            version: VERSION,
+            version: action.version(),
             writer: writer.to_owned(),
             nonce: uuid::Uuid::new_v4().to_string(),
             time: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),

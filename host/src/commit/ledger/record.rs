@@ -1,12 +1,15 @@
 //! The records of the ledger as they lie in the store: one small JSON object each, written once, never changed.
 //!
 //! Comes in: bytes of a store that anyone may have written to. Goes out: a checked record, or words that say which object
-//! is wrong and what to do. A record of a newer version is refused, since what it means is not known here.
+//! is wrong and what to do. A record of a newer version is refused, since what it means is not known here. A record is
+//! written with the oldest version that says all of it: a ledger without state of plugins stays readable for programs that
+//! know of none, and one with state is refused by them, since they would go on without it.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::states::PartitionState;
 use crate::{
     checkpoint::{CheckpointDelta, OffsetRange, SourcePartition},
     config::MergeVisibility,
@@ -14,8 +17,11 @@ use crate::{
     store::{Path, StagedAt},
 };
 
-/// The version that this program writes, and the newest that it reads.
+/// The version of most records.
 pub const VERSION: u32 = 1;
+
+/// The version of what tells of the state of plugins, and the newest that is read.
+pub const VERSION_WITH_STATE: u32 = 2;
 
 /// Longest record that is read: 100,000 files in one commit stay below it, and a wrong object does not fill the memory.
 const RECORD_BYTES_MAX: usize = 256 << 20;
@@ -56,6 +62,9 @@ pub enum Action {
         files: Vec<RecordedFile>,
         /// Earlier commits, of any writer, whose files are all visible.
         published: Vec<u64>,
+        /// The state of plugins from here on; a partition that is not named keeps the one that it has.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        states: Vec<PartitionState>,
     },
     /// The source has deleted these offsets before they were read: they are done with, and no file has them.
     Skip {
@@ -158,6 +167,15 @@ pub struct RecordedFile {
 }
 
 impl Action {
+    /// The version of a record that says it.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Commit { states, .. } if !states.is_empty() => VERSION_WITH_STATE,
+            _ => VERSION,
+        }
+    }
+
     /// Whether it is about merging.
     #[must_use]
     pub fn is_of_compactor(&self) -> bool {
@@ -222,7 +240,12 @@ impl Record {
         check_version(path, bytes)?;
         let record: Self = serde_json::from_slice(bytes).map_err(|error| damaged(path).because(error))?;
         let (ranges, files): (&[Range], &[RecordedFile]) = match &record.action {
-            Action::Commit { ranges, files, .. } => (ranges, files),
+            Action::Commit { ranges, files, states, .. } => {
+                if let Some(fault) = states.iter().find_map(PartitionState::fault) {
+                    return Err(damaged(path).because(fault));
+                }
+                (ranges, files)
+            }
             Action::Skip { ranges } => (ranges, &[]),
             Action::Repair { file, .. } => (&[], std::slice::from_ref(file)),
             _ => (&[], &[]),
@@ -250,9 +273,9 @@ pub fn check_version(path: &Path, bytes: &[u8]) -> Result<(), PipelineError> {
         return Err(damaged(path).because(format!("it has {} bytes", bytes.len())));
     }
     let Versioned { version } = serde_json::from_slice(bytes).map_err(|error| damaged(path).because(error))?;
-    if version > VERSION {
+    if version > VERSION_WITH_STATE {
         return Err(PipelineError::stop(format!(
-            "the ledger object {path} has version {version}, and this program reads up to {VERSION}: a newer fs-data-sink \
+            "the ledger object {path} has version {version}, and this program reads up to {VERSION_WITH_STATE}: a newer fs-data-sink \
              has written to this pipeline; run that one"
         )));
     }
@@ -287,6 +310,30 @@ mod tests {
         assert_eq!(again, record);
     }
 
+    /// Guarantees: a program that knows of no state refuses a record that tells of some, and reads all others.
+    #[test]
+    fn only_a_record_that_tells_of_state_is_of_the_second_version() {
+        let commit = |states: &str| {
+            let text = format!(
+                r#"{{"version":2,"writer":"w","nonce":"n","time":"t","action":"commit","ranges":[],"published":[],"files":[],
+                "states":[{states}]}}"#
+            );
+            parse(&text)
+        };
+        let state = |object: &str| {
+            format!(
+                r#"{{"topic":"orders","partition":3,"plugins":[{{"dataset":"orders","plugin":"windows","component":"ab",
+                "object":"{object}","object_bytes":9,"from":2,"bytes":7,"sha256":"cd"}}]}}"#
+            )
+        };
+        let record = commit(&state("a.bin")).unwrap();
+        assert_eq!(record.action.version(), VERSION_WITH_STATE);
+        assert_eq!(parse(std::str::from_utf8(&record.to_bytes().unwrap()).unwrap()).unwrap(), record);
+        assert_eq!(commit("").unwrap().action.version(), VERSION);
+        let error = commit(&state("../a.bin")).unwrap_err();
+        assert!(error.contains("the state of plugin windows is at no place that can be"), "{error}");
+    }
+
     #[test]
     fn what_is_not_a_record_names_the_object_and_what_to_do() {
         for wrong in ["", "{", "null", "{}", r#"{"version":1}"#, r#"{"version":-1}"#] {
@@ -295,7 +342,7 @@ mod tests {
         let range = r#"{"version":1,"writer":"w","nonce":"n","time":"t","action":"commit","files":[],"published":[],
             "ranges":[{"topic":"orders","partition":3,"from":10,"to":10}]}"#;
         assert!(parse(range).unwrap_err().ends_with("orders[3]: 10..10 is not a range of offsets"));
-        let newer = parse(r#"{"version":2,"action":"unheard of"}"#).unwrap_err();
-        assert!(newer.contains("has version 2") && newer.contains("run that one"), "{newer}");
+        let newer = parse(r#"{"version":3,"action":"unheard of"}"#).unwrap_err();
+        assert!(newer.contains("has version 3") && newer.contains("run that one"), "{newer}");
     }
 }

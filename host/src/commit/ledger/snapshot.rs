@@ -4,18 +4,24 @@
 //! Whoever appends the record that completes a stretch of [`EVERY`] writes the list of its files, then the snapshot, and then
 //! deletes old records. Content and name follow from the records alone, so two who do it write the same,
 //! and one who is killed on the way leaves it to the next. A record is deleted only behind the snapshot before the newest,
-//! so one who reads has a whole stretch of time.
+//! so one who reads has a whole stretch of time. Objects with the state of plugins that nobody needs any more go before the records
+//! that name them.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
     read_record, record,
-    record::{Action, FileEntry, Merge, RecordedFile, VERSION},
+    record::{Action, FileEntry, Merge, RecordedFile, VERSION, VERSION_WITH_STATE},
     record_path,
     state::State,
+    states,
 };
 use crate::{
     error::PipelineError,
@@ -59,33 +65,45 @@ pub(crate) struct ListedFile {
     pub(crate) is_gone: bool,
 }
 
-/// What the last records told of files, so that they need not be read once more.
+/// What the last records told of files and of state, so that they need not be read once more.
 #[derive(Debug, Default)]
-pub(super) struct Seen(BTreeMap<u64, Vec<ListedFile>>);
+pub(super) struct Seen {
+    /// Files, of a stretch.
+    files: BTreeMap<u64, Vec<ListedFile>>,
+    /// Objects with state, of two stretches, where there are some.
+    objects: BTreeMap<u64, BTreeSet<String>>,
+}
 
 impl Seen {
     /// A record was seen at a sequence.
     pub(super) fn note(&mut self, sequence: u64, action: &Action) {
-        self.0.insert(sequence, listed(sequence, action));
+        self.files.insert(sequence, listed(sequence, action));
+        self.objects.insert(sequence, states::named(action).into_iter().map(str::to_owned).collect());
     }
 
     /// Takes over what another one has seen behind this one, and forgets what no list will ask for.
     pub(super) fn extend(&mut self, later: Self, next: u64) {
-        self.0.extend(later.0);
-        self.0 = self.0.split_off(&next.saturating_sub(EVERY));
-        if self.0.values().map(Vec::len).sum::<usize>() > SEEN_FILES_MAX {
-            self.0.clear();
+        self.files.extend(later.files);
+        self.files = self.files.split_off(&next.saturating_sub(EVERY));
+        if self.files.values().map(Vec::len).sum::<usize>() > SEEN_FILES_MAX {
+            self.files.clear();
+        }
+        self.objects.extend(later.objects);
+        self.objects = self.objects.split_off(&next.saturating_sub(2 * EVERY));
+        if self.objects.values().map(BTreeSet::len).sum::<usize>() > SEEN_FILES_MAX {
+            self.objects.clear();
         }
     }
 
     /// Forgets everything: records were passed over.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.files.clear();
+        self.objects.clear();
     }
 
     /// What the record at a sequence told of; `None` if it was not seen.
     fn get(&self, sequence: u64) -> Option<&[ListedFile]> {
-        self.0.get(&sequence).map(Vec::as_slice)
+        self.files.get(&sequence).map(Vec::as_slice)
     }
 }
 
@@ -113,7 +131,14 @@ fn path_of(store: &Store, sequence: u64) -> Path {
 
 /// The newest snapshot; `None` where there is none.
 pub(super) async fn newest(store: &Store) -> Result<Option<State>, PipelineError> {
-    let Some(sequence) = list(store).await?.last().copied() else { return Ok(None) };
+    match list(store).await?.last() {
+        Some(sequence) => read(store, *sequence).await,
+        None => Ok(None),
+    }
+}
+
+/// The snapshot of a sequence; `None` where there is none.
+async fn read(store: &Store, sequence: u64) -> Result<Option<State>, PipelineError> {
     let path = path_of(store, sequence);
     let Some(bytes) = store.read(&path).await? else { return Ok(None) };
     record::check_version(&path, &bytes)?;
@@ -149,14 +174,49 @@ async fn take(store: &Store, state: &State, seen: &Seen) -> Result<(), PipelineE
             return Ok(());
         }
     }
-    let snapshot = Snapshot { version: VERSION, state: state.clone() };
+    let version = if state.has_state() { VERSION_WITH_STATE } else { VERSION };
+    let snapshot = Snapshot { version, state: state.clone() };
     let bytes = serde_json::to_vec(&snapshot)
         .map_err(|error| PipelineError::stop("a snapshot cannot be written as JSON").because(error))?;
     store.put(&path_of(store, until), Bytes::from(bytes)).await?;
+    remove_states(store, state, seen, oldest..from).await?;
     let records = (oldest..from).map(|sequence| record_path(store, sequence));
     let snapshots = list(store).await?.into_iter().filter(|sequence| *sequence < from);
     let old: Vec<Path> = records.chain(snapshots.map(|sequence| path_of(store, sequence))).collect();
     store.remove_all(&old).await
+}
+
+/// Removes state that nobody needs any more: of older snapshots, and of records that are about to be deleted.
+async fn remove_states(store: &Store, now: &State, seen: &Seen, gone: Range<u64>) -> Result<(), PipelineError> {
+    if !now.has_state() {
+        return Ok(());
+    }
+    let mut old = BTreeSet::new();
+    for sequence in list(store).await?.into_iter().filter(|sequence| *sequence < now.next) {
+        if let Some(snapshot) = read(store, sequence).await? {
+            old.extend(states::needed(&snapshot).into_iter().map(str::to_owned));
+        }
+    }
+    let kept = objects(store, seen, gone.end..now.next).await?;
+    old.extend(objects(store, seen, gone).await?);
+    let dead = states::no_longer_needed(now, old, &kept);
+    let paths: Vec<Path> = dead.iter().map(|object| store.own_name(&states::name(object))).collect();
+    store.remove_all(&paths).await
+}
+
+/// The objects with state that records name.
+async fn objects(store: &Store, seen: &Seen, records: Range<u64>) -> Result<BTreeSet<String>, PipelineError> {
+    let mut found = BTreeSet::new();
+    for sequence in records {
+        if let Some(objects) = seen.objects.get(&sequence) {
+            found.extend(objects.iter().cloned());
+        } else {
+            let record = read_record(store, sequence).await?;
+            let named = record.iter().flat_map(|record| states::named(&record.action));
+            found.extend(named.map(str::to_owned));
+        }
+    }
+    Ok(found)
 }
 
 /// Writes the list of files of a stretch, unless it is there; `false` when records of it are gone already.

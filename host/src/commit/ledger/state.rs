@@ -1,13 +1,17 @@
 //! What the records of a ledger add up to. Pure: no I/O, no clock.
 //!
 //! Comes in: records in the order of their sequence. Goes out: for each source partition its owner and the next offset to
-//! read; the commits whose files are not known to be visible; and whether a writer may append what it wants to.
+//! read, with the state of its plugins there; the commits whose files are not known to be visible; and whether a writer may
+//! append what it wants to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Action, Merge, Partition, Range, Record, RecordedFile};
+use super::{
+    record::{Action, Merge, Partition, Range, Record, RecordedFile},
+    states::{self, PartitionState, StateRef},
+};
 
 /// The sum of all records below `next`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,9 @@ pub struct Position {
     /// How many offsets the source deleted before they were read.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing: i64,
+    /// The state of plugins at the next offset, where they have some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<StateRef>,
 }
 
 /// Whether there is nothing to write.
@@ -65,6 +72,17 @@ pub struct Pending {
     pub ranges: Vec<Range>,
     /// Its files.
     pub files: Vec<RecordedFile>,
+    /// The state of plugins before it, of each of its partitions, where there is some before or after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<PartitionState>,
+}
+
+impl Pending {
+    /// The partitions that it is about.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<Partition> {
+        states::partitions(&self.ranges, &self.before)
+    }
 }
 
 /// Why a record may not be appended.
@@ -130,14 +148,16 @@ impl State {
         match action {
             Action::Claim { topic_ids, .. } => topic_ids.iter().try_for_each(|(topic, id)| self.is_same(topic, id)),
             Action::CompactClaim {} => Ok(()),
-            Action::Commit { ranges, .. } | Action::Skip { ranges } => ranges.iter().try_for_each(|range| {
-                self.owned(writer, &range.topic, range.partition)?;
-                self.follows(range)
-            }),
+            Action::Commit { ranges, states, .. } => {
+                states.iter().try_for_each(|state| self.owned(writer, &state.topic, state.partition))?;
+                self.may_cover(writer, ranges)
+            }
+            Action::Skip { ranges } => self.may_cover(writer, ranges),
             // The first partition speaks for the commit, so that two who own parts of it do not both write it again.
             Action::Repair { sequence, .. } => {
                 let pending = self.pending.get(sequence).ok_or(Refusal::NotPending(*sequence))?;
-                let first = pending.ranges.first().ok_or(Refusal::NotPending(*sequence))?;
+                let partitions = pending.partitions();
+                let first = partitions.first().ok_or(Refusal::NotPending(*sequence))?;
                 self.owned(writer, &first.topic, first.partition)
             }
             Action::Release { partitions, .. } => {
@@ -148,6 +168,14 @@ impl State {
                 self.compaction.allows(writer, Some(*sequence))
             }
         }
+    }
+
+    /// Whether a writer may commit ranges.
+    fn may_cover(&self, writer: &str, ranges: &[Range]) -> Result<(), Refusal> {
+        ranges.iter().try_for_each(|range| {
+            self.owned(writer, &range.topic, range.partition)?;
+            self.follows(range)
+        })
     }
 
     /// Whether a topic is the one whose offsets are recorded; where none are, it may be any.
@@ -194,13 +222,18 @@ impl State {
                     self.partitions.entry(partition.clone()).or_default().owner = Some(record.writer.clone());
                 }
             }
-            Action::Commit { ranges, files, published } => {
+            Action::Commit { ranges, files, published, states } => {
+                if !files.is_empty() {
+                    let before = self.states_before(ranges, states);
+                    let pending = Pending { ranges: ranges.clone(), files: files.clone(), before };
+                    self.pending.insert(self.next, pending);
+                }
                 for Range { topic, partition, to, .. } in ranges {
                     let key = Partition { topic: topic.clone(), partition: *partition };
                     self.partitions.entry(key).or_default().next_offset = Some(*to);
                 }
-                if !files.is_empty() {
-                    self.pending.insert(self.next, Pending { ranges: ranges.clone(), files: files.clone() });
+                for state in states {
+                    self.partitions.entry(state.key()).or_default().state.clone_from(&state.plugins);
                 }
                 self.forget(published);
             }
@@ -238,6 +271,29 @@ impl State {
         Ok(())
     }
 
+    /// The state of the partitions of a commit before it; none where no plugin has any.
+    fn states_before(&self, ranges: &[Range], states: &[PartitionState]) -> Vec<PartitionState> {
+        let state_of = |partition: Partition| {
+            let plugins = self.state_of(&partition).to_vec();
+            PartitionState { topic: partition.topic, partition: partition.partition, plugins }
+        };
+        let before: Vec<_> = states::partitions(ranges, states).into_iter().map(state_of).collect();
+        if states.is_empty() && before.iter().all(|state| state.plugins.is_empty()) { Vec::new() } else { before }
+    }
+
+    /// The state of the plugins of a partition at its next offset.
+    #[must_use]
+    pub fn state_of(&self, partition: &Partition) -> &[StateRef] {
+        self.partitions.get(partition).map_or(&[], |position| &position.state)
+    }
+
+    /// Whether any plugin has, or ever had, state.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.partitions.values().any(|position| !position.state.is_empty())
+            || self.pending.values().any(|pending| !pending.before.is_empty())
+    }
+
     /// The sequence of a record, if it is one of the last.
     #[must_use]
     pub fn sequence_of(&self, nonce: &str) -> Option<u64> {
@@ -273,13 +329,7 @@ impl State {
     /// Commits of which a file may not be visible yet and that cover one of these partitions.
     #[must_use]
     pub fn pending_of(&self, partitions: &[Partition]) -> Vec<(u64, Pending)> {
-        let covers = |pending: &Pending| {
-            pending.ranges.iter().any(|range| {
-                partitions
-                    .iter()
-                    .any(|partition| partition.topic == range.topic && partition.partition == range.partition)
-            })
-        };
+        let covers = |pending: &Pending| pending.partitions().iter().any(|partition| partitions.contains(partition));
         let found = self.pending.iter().filter(|(_, pending)| covers(pending));
         found.map(|(sequence, pending)| (*sequence, pending.clone())).collect()
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    commit::{LedgerWriter, Recovery},
+    commit::{Claim, LedgerWriter, Recovery},
     error::Verdict,
     store::{StagedFile, tests::in_folder as store},
 };
@@ -41,14 +41,14 @@ async fn a_writer_that_was_taken_for_dead_commits_nothing() {
     let (first, second) =
         (Ledger::open(store(folder.path())).await.unwrap(), Ledger::open(store(folder.path())).await.unwrap());
     first.claim("first", &partitions, &BTreeMap::new()).await.unwrap();
-    first.commit("first", &offsets(0, 10), Vec::new(), Vec::new()).await.unwrap();
+    first.commit("first", &offsets(0, 10), Vec::new(), Vec::new(), Vec::new()).await.unwrap();
     let claimed = second.claim("second", &partitions, &BTreeMap::new()).await.unwrap();
     assert_eq!(claimed.positions.get(&partitions[0]), Some(&10));
-    let error = first.commit("first", &offsets(10, 20), Vec::new(), Vec::new()).await.unwrap_err();
+    let error = first.commit("first", &offsets(10, 20), Vec::new(), Vec::new(), Vec::new()).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::Restart);
     assert!(error.full_message().contains("orders[3] was claimed by another writer (second)"), "{error:?}");
-    second.commit("second", &offsets(10, 15), Vec::new(), Vec::new()).await.unwrap();
-    let error = second.commit("second", &offsets(12, 20), Vec::new(), Vec::new()).await.unwrap_err();
+    second.commit("second", &offsets(10, 15), Vec::new(), Vec::new(), Vec::new()).await.unwrap();
+    let error = second.commit("second", &offsets(12, 20), Vec::new(), Vec::new(), Vec::new()).await.unwrap_err();
     assert!(error.full_message().contains("everything below 15 is already"), "{error:?}");
 }
 
@@ -63,12 +63,12 @@ async fn the_next_claim_finishes_what_was_committed() {
     ledger.claim("dead", &partitions, &BTreeMap::new()).await.unwrap();
     let (kept, lost) = (staged(&store, "orders/a.parquet").await, staged(&store, "orders/b.parquet").await);
     for (file, delta) in [(&kept, offsets(0, 10)), (&lost, offsets(10, 20))] {
-        ledger.commit("dead", &delta, vec![recorded(file, &delta)], Vec::new()).await.unwrap();
+        ledger.commit("dead", &delta, vec![recorded(file, &delta)], Vec::new(), Vec::new()).await.unwrap();
     }
     store.abort(&lost).await;
     assert_eq!(audit::verify(&store, audit::Offsets::Dense).await.unwrap().findings.len(), 2);
-    let recovery = Recovery::new(LedgerWriter::new(Ledger::open(store.clone()).await.unwrap()), store.clone());
-    let (positions, found) = recovery.claim(&partitions, &BTreeMap::new()).await.unwrap();
+    let recovery = Recovery::new(LedgerWriter::new(Ledger::open(store.clone()).await.unwrap()), store.clone(), false);
+    let Claim { positions, lost: found, .. } = recovery.claim(&partitions, &BTreeMap::new()).await.unwrap();
     assert_eq!(positions.get(&partitions[0]), Some(&20));
     assert!(folder.path().join("orders/a.parquet").is_file());
     assert_eq!(found.len(), 1);
@@ -95,7 +95,7 @@ async fn snapshots_keep_a_start_short() {
         let delta = offsets(number, number + 1);
         let file = staged(&store, &format!("orders/{number:03}.parquet")).await;
         let before = u64::try_from(number).unwrap();
-        ledger.commit("writer", &delta, vec![recorded(&file, &delta)], vec![before]).await.unwrap();
+        ledger.commit("writer", &delta, vec![recorded(&file, &delta)], vec![before], Vec::new()).await.unwrap();
         store.publish(&file).await.unwrap();
     }
     let objects = store.list(&store.own_name("ledger")).await.unwrap().len();
@@ -118,7 +118,7 @@ async fn a_snapshot_that_was_not_taken_is_made_up_for() {
         for number in first..end {
             let delta = offsets(number, number + 1);
             let file = staged(&store, &format!("orders/{number:03}.parquet")).await;
-            ledger.commit("writer", &delta, vec![recorded(&file, &delta)], Vec::new()).await.unwrap();
+            ledger.commit("writer", &delta, vec![recorded(&file, &delta)], Vec::new(), Vec::new()).await.unwrap();
             store.publish(&file).await.unwrap();
         }
         if end == 70 {
@@ -170,7 +170,7 @@ async fn a_topic_that_was_made_anew_is_refused() {
     ledger.claim("second", &orders, &id("older")).await.unwrap();
     let mut delta = CheckpointDelta::default();
     delta.extend(&orders[0], 0, 10).unwrap();
-    ledger.commit("second", &delta, Vec::new(), Vec::new()).await.unwrap();
+    ledger.commit("second", &delta, Vec::new(), Vec::new(), Vec::new()).await.unwrap();
     let ledger = Ledger::open(store).await.unwrap();
     let error = ledger.claim("third", &orders, &id("new")).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::Stop);
@@ -196,7 +196,7 @@ async fn what_the_source_deleted_is_noted() {
         if is_missing {
             ledger.skip("first", &delta).await.unwrap();
         } else {
-            ledger.commit("first", &delta, Vec::new(), Vec::new()).await.unwrap();
+            ledger.commit("first", &delta, Vec::new(), Vec::new(), Vec::new()).await.unwrap();
         }
     }
     let audit::Verified { findings, notes } = audit::verify(&store, audit::Offsets::Dense).await.unwrap();

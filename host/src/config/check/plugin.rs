@@ -6,23 +6,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::grants;
 use crate::config::{
     OnReject, OnTrap, PluginConfig, PluginLimits,
     fault::Place,
-    node::{Node, Value},
+    node::Node,
     reader::Section,
-    value::{choice, count, duration, expected, positive_duration, size},
+    value::{boolean, choice, count, count_up_to, duration, expected, positive_duration, size},
 };
 
 /// Most tries of one batch in fresh instances: each costs a call's whole time.
 const RETRIES_MAX: u32 = 10;
+
+/// Most batches in a row that may be lost before the circuit opens: who wants more wants none.
+const OPEN_CIRCUIT_AFTER_MAX: u32 = 1_000_000;
 
 /// What happens to refused rows.
 const REJECT_CHOICES: [(&str, OnReject); 3] =
     [("dead_letter", OnReject::DeadLetter), ("drop", OnReject::Drop), ("fail", OnReject::Fail)];
 
 /// One plugin with its place; `key` is its name where the plugins are a map.
-pub(super) fn read(section: Section<'_>, key: Option<&str>, at: usize, folder: &Path) -> Option<(Place, PluginConfig)> {
+/// `tenant` is whose pipeline it is in.
+pub(super) fn read(
+    section: Section<'_>,
+    key: Option<&str>,
+    at: usize,
+    folder: &Path,
+    tenant: &str,
+) -> Option<(Place, PluginConfig)> {
     if !section.is_there() {
         if section.node_is_missing() {
             section.fault("", "expected keys and values such as {name: keep-eu, path: plugins/keep.wasm}");
@@ -38,20 +49,14 @@ pub(super) fn read(section: Section<'_>, key: Option<&str>, at: usize, folder: &
     }
     let sha256 = section.get("sha256", sha256);
     let config_json = section.node("config").map_or_else(|| serde_json::json!({}), Node::to_json).to_string();
-    if let Some(grants) = section.node("grants")
-        && !grants_nothing(&grants.value)
-    {
-        section.fault(
-            "grants",
-            "this version does not serve grants yet: a plugin gets nothing but its rows; leave it out",
-        );
-    }
+    let grants = grants::read(section.section("grants"), folder, tenant);
     let on_reject = section.get_or("on_reject", OnReject::DeadLetter, |text| choice(text, &REJECT_CHOICES));
     let limits = limits(section.section("limits"));
     let on_trap = on_trap(section.section("on_trap"));
     let place = section.place().clone();
     section.finish();
-    let config = PluginConfig { name: name.into(), path: path?, sha256, config_json, limits, on_reject, on_trap };
+    let config =
+        PluginConfig { name: name.into(), path: path?, sha256, config_json, grants, limits, on_reject, on_trap };
     Some((place, config))
 }
 
@@ -84,25 +89,25 @@ fn look_at(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether every grant is empty.
-fn grants_nothing(grants: &Value) -> bool {
-    match grants {
-        Value::Map(entries) => entries.iter().all(|(_, grant)| grants_nothing(&grant.value)),
-        Value::List(list) => list.is_empty(),
-        Value::Null | Value::Unreadable => true,
-        Value::Scalar(..) => false,
-    }
-}
-
 /// What a plugin may use.
 fn limits(section: Section<'_>) -> PluginLimits {
     let defaults = PluginLimits::default();
+    let output_bytes = section.get_or("output_bytes", defaults.output_bytes, size);
     let limits = PluginLimits {
         memory_bytes: section.get_or("memory", defaults.memory_bytes, size),
         call_timeout: section.get_or("call_timeout", defaults.call_timeout, positive_duration),
         output_rows: section.get_or("output_rows", defaults.output_rows, count),
-        output_bytes: section.get_or("output_bytes", defaults.output_bytes, size),
+        output_bytes,
+        // Without dictionaries the two are the same.
+        output_logical_bytes: section.get_or("output_logical_bytes", output_bytes, size),
+        rejections: section.get_or("rejections", defaults.rejections, count),
+        rejected_rows: section.get_or("rejected_rows", defaults.rejected_rows, count),
+        state_bytes: section.get_or("state_bytes", defaults.state_bytes, size),
         log_bytes_per_second: section.get_or("log_bytes_per_second", defaults.log_bytes_per_second, size),
+        host_calls: section.get_or("host_calls", defaults.host_calls, count),
+        host_call_bytes: section.get_or("host_call_bytes", defaults.host_call_bytes, size),
+        instances: section.get_or("instances", defaults.instances, count_up_to(defaults.instances)),
+        component_bytes: section.get_or("component_bytes", defaults.component_bytes, size),
     };
     section.finish();
     limits
@@ -113,11 +118,14 @@ fn on_trap(section: Section<'_>) -> OnTrap {
     let defaults = OnTrap::default();
     let backoff = section.section("backoff");
     let on_trap = OnTrap {
-        retries: section.get_or("retries", defaults.retries, |text| {
-            let retries = text.parse().ok().filter(|retries| *retries <= RETRIES_MAX);
-            retries.ok_or_else(|| expected(&format!("a number from 0 to {RETRIES_MAX}"), text))
-        }),
+        retries: section.get_or("retries", defaults.retries, up_to(RETRIES_MAX)),
         then: section.get_or("then", defaults.then, |text| choice(text, &REJECT_CHOICES)),
+        bisect: section.get_or("bisect", defaults.bisect, boolean),
+        open_circuit_after: section.get_or(
+            "open_circuit_after",
+            defaults.open_circuit_after,
+            up_to(OPEN_CIRCUIT_AFTER_MAX),
+        ),
         backoff_from: backoff.get_or("from", defaults.backoff_from, duration),
         backoff_to: backoff.get_or("to", defaults.backoff_to, duration),
     };
@@ -125,9 +133,23 @@ fn on_trap(section: Section<'_>) -> OnTrap {
         let OnTrap { backoff_from, backoff_to, .. } = on_trap;
         backoff.fault("from", format!("{backoff_from:?} is longer than `to`, which is {backoff_to:?}"));
     }
+    if on_trap.then == OnReject::Fail && on_trap.open_circuit_after > 0 && section.has("open_circuit_after") {
+        section.fault(
+            "open_circuit_after",
+            "never comes to it: with `then: fail` the first batch that fails ends the pipeline; leave one of the two out",
+        );
+    }
     backoff.finish();
     section.finish();
     on_trap
+}
+
+/// A number from 0 on.
+fn up_to(most: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| {
+        let number = text.parse().ok().filter(|number| *number <= most);
+        number.ok_or_else(|| expected(&format!("a number from 0 to {most}"), text))
+    }
 }
 
 /// 64 hexadecimal digits.

@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::tls;
 use crate::config::{
-    HdfsProtocol, RedisAddress, RedisConfig, RedisEntry, RedisListRead, RedisServers, RedisStart, Secret, SinkKind,
+    HdfsProtocol, RedisAddress, RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart,
+    Secret, SinkKind,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, expected, positive_duration},
@@ -68,14 +69,13 @@ const REDIS_PY: [(&str, &str); 21] = [
     ("client_name", "connections have none; leave it out"),
 ];
 
-/// A Redis source.
-pub(super) fn read(section: &Section<'_>, folder: &Path) -> RedisConfig {
+/// Where a Redis is, and who we are.
+pub(super) fn connection(section: &Section<'_>, folder: &Path) -> RedisConnection {
     let url = url(section);
     let nodes = addresses(section, "nodes", section.texts("nodes"));
-    let given = |key: &'static str| section.has(key);
     if url.is_some() {
         for key in ["host", "port", "db", "username", "password", "nodes"] {
-            if given(key) {
+            if section.has(key) {
                 section.fault(key, "stands beside `url`, which says it already; leave one out");
             }
         }
@@ -90,13 +90,20 @@ pub(super) fn read(section: &Section<'_>, folder: &Path) -> RedisConfig {
     let port = section.get("port", port).or(url.port).unwrap_or(6379);
     let address = RedisAddress { host: host.or(url.host).unwrap_or_else(|| "localhost".to_owned()), port };
     let db = section.get("db", database).or(url.db).unwrap_or(0);
-    let servers = servers(section, address, nodes, db);
-    let config = RedisConfig {
-        servers,
+    RedisConnection {
+        servers: servers(section, address, nodes, db),
         username: section.text("username").filter(|name| !name.is_empty()).or(url.username),
         password: section.text("password").filter(|text| !text.is_empty()).map(Secret::new).or(url.password),
         db,
         tls: tls::tls(section, folder, url.is_tls),
+    }
+}
+
+/// A Redis source.
+pub(super) fn read(section: &Section<'_>, folder: &Path) -> RedisConfig {
+    let given = |key: &'static str| section.has(key);
+    let config = RedisConfig {
+        connection: connection(section, folder),
         stream_keys: keys(section, "stream_keys"),
         list_keys: keys(section, "list_keys"),
         list_read: section.get_or("list_read", RedisListRead::Move, |text| {

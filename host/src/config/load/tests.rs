@@ -9,6 +9,7 @@ use crate::config::{
 };
 
 mod dead_letter;
+mod grants;
 mod redis;
 mod start;
 
@@ -338,9 +339,9 @@ fn faults_of_plugins_are_told_at_their_lines() {
   - {{path: core.wasm}}
   - {{path: text.wasm}}
   - {{path: p.wasm, name: a, sha256: abc}}
-  - {{path: p.wasm, name: b, grants: {{http: [{{host: x}}]}}}}
-  - {{path: p.wasm, name: b, limits: {{memory: 0, instances: 3}}}}
-  - {{path: p.wasm, name: c, on_reject: dorp, on_trap: {{retries: 11, backoff: {{from: 2m}}}}}}
+  - {{path: p.wasm, name: b, grants: {{http: [{{host: x, prot: 1}}]}}}}
+  - {{path: p.wasm, name: b, limits: {{memory: 0, instances: 3000}}}}
+  - {{path: p.wasm, name: c, on_reject: dorp, on_trap: {{retries: 11, then: fail, open_circuit_after: 3, backoff: {{from: 2m}}}}}}
   - name: d
   - p.wasm
   - {{path: ., name: e, grants: {{http: [], env: {{}}}}}}
@@ -355,12 +356,14 @@ fn faults_of_plugins_are_told_at_their_lines() {
              target wasm32-wasip2 makes"),
         (6, "plugins[2].path: plugin text: the file text.wasm is not WebAssembly; expected a component"),
         (7, "plugins[3].sha256: expected 64 hexadecimal digits, found \"abc\""),
-        (8, "plugins[4].grants: this version does not serve grants yet: a plugin gets nothing but its rows; leave it out"),
+        (8, "plugins[4].grants.http[0].prot: unknown key; did you mean `port`?"),
         (9, "plugins: a second plugin is called \"b\"; give each a `name` of its own"),
-        (9, "plugins[5].limits.instances: this version does not serve limits on instances yet"),
+        (9, "plugins[5].limits.instances: 3000 is too much; at most 512"),
         (9, "plugins[5].limits.memory: 0 is not between 1 byte and 1 PB"),
         (10, "plugins[6].on_reject: expected one of dead_letter, drop, fail, found \"dorp\"; did you mean drop?"),
         (10, "plugins[6].on_trap.backoff.from: 120s is longer than `to`, which is 60s"),
+        (10, "plugins[6].on_trap.open_circuit_after: never comes to it: with `then: fail` the first batch that fails ends the pipeline; leave \
+              one of the two out"),
         (10, "plugins[6].on_trap.retries: expected a number from 0 to 10, found \"11\""),
         (11, "plugins[7].path: is missing: the component's file"),
         (12, "plugins[8]: expected keys and values, found one value"),

@@ -35,12 +35,17 @@ fn the_example_of_the_original_is_understood() {
                 batch_size: 1000, continuous: true";
     let config = load_text(&text(keys), &[], &[]).unwrap();
     let source = redis(&config);
-    assert_eq!(source.servers, RedisServers::Single(address("localhost", 6379)));
+    assert_eq!(source.connection.servers, RedisServers::Single(address("localhost", 6379)));
     assert_eq!(source.stream_keys, ["data-stream-1", "data-stream-2"]);
     assert_eq!((source.entry.clone(), source.start), (RedisEntry::Field("value".to_owned()), RedisStart::Earliest));
     assert_eq!((source.claim_idle, source.session_timeout), (Duration::from_secs(60), Duration::from_secs(10)));
     assert_eq!((config.pipelines[0].run.delivery, config.pipelines[0].run.until_end), (Delivery::ExactlyOnce, false));
-    assert!(source.is_continuous && source.tls.is_none() && source.deliveries_max.is_none() && source.scope.len() == 8);
+    assert!(
+        source.is_continuous
+            && source.connection.tls.is_none()
+            && source.deliveries_max.is_none()
+            && source.scope.len() == 8
+    );
 }
 
 #[test]
@@ -59,8 +64,8 @@ fn the_variables_of_the_original_count() {
     ];
     let config = load_text("sink: {type: local, base_path: lake}\n", &variables, &[]).unwrap();
     let source = redis(&config);
-    assert_eq!(source.servers, RedisServers::Single(address("cache", 7000)));
-    assert_eq!((source.stream_keys.len(), source.db, source.is_continuous), (2, 3, false));
+    assert_eq!(source.connection.servers, RedisServers::Single(address("cache", 7000)));
+    assert_eq!((source.stream_keys.len(), source.connection.db, source.is_continuous), (2, 3, false));
     assert_eq!((source.consumer_group.as_deref(), source.consumer_name.as_deref()), (Some("lake"), Some("me")));
     assert!(config.pipelines[0].run.until_end, "what is not continuous ends at what is there");
     assert!(!format!("{config:?}").contains("geheim") && !config.to_yaml().contains("geheim"));
@@ -74,10 +79,10 @@ fn an_address_may_say_it_all() {
     let keys = "url: 'rediss://me:p%40ss@[::1]:7000/2', stream_keys: a";
     let config = load_text(&text(keys), &[], &[]).unwrap();
     let source = redis(&config);
-    assert_eq!(source.servers, RedisServers::Single(address("::1", 7000)));
-    assert_eq!((source.username.as_deref(), source.db), (Some("me"), 2));
-    assert_eq!(source.password.as_ref().unwrap().reveal(), "p@ss");
-    assert_eq!(source.tls, Some(ClientTls::default()));
+    assert_eq!(source.connection.servers, RedisServers::Single(address("::1", 7000)));
+    assert_eq!((source.connection.username.as_deref(), source.connection.db), (Some("me"), 2));
+    assert_eq!(source.connection.password.as_ref().unwrap().reveal(), "p@ss");
+    assert_eq!(source.connection.tls, Some(ClientTls::default()));
     for wrong in
         ["http://u:geheim@h", "redis://", "redis://u:geheim@h/x", "redis://u:geheim@h?protocol=resp3", "geheim"]
     {
@@ -94,11 +99,13 @@ fn an_address_may_say_it_all() {
 fn sentinels_and_clusters() {
     let keys = "sentinel: {master_name: m, nodes: ['a:1', 'b:2'], password: geheim}, stream_keys: [a], tls: true";
     let config = load_text(&text(keys), &[], &[]).unwrap();
-    let RedisServers::Sentinel { master_name, nodes, .. } = &redis(&config).servers else { panic!("sentinel") };
+    let RedisServers::Sentinel { master_name, nodes, .. } = &redis(&config).connection.servers else {
+        panic!("sentinel")
+    };
     assert_eq!((master_name.as_str(), nodes.as_slice()), ("m", [address("a", 1), address("b", 2)].as_slice()));
     assert!(!config.to_yaml().contains("geheim"));
     let config = load_text(&text("cluster: true, host: a, stream_keys: [a]"), &[], &[]).unwrap();
-    assert_eq!(redis(&config).servers, RedisServers::Cluster(vec![address("a", 6379)]));
+    assert_eq!(redis(&config).connection.servers, RedisServers::Cluster(vec![address("a", 6379)]));
     assert_eq!(
         faults_of("sentinel: {}, stream_keys: a"),
         "source.sentinel.master_name: is missing: what the Sentinels call the \

@@ -1,0 +1,298 @@
+//! How many plugin instances live at once: in the process, and of one plugin.
+//!
+//! Comes in: who wants to start an instance. Goes out: a [`Place`], which is free again when it is dropped. Promises:
+//! there are never more instances than places; who finds none takes that of the instance that is idle longest, and
+//! waits only while all are at work or hold rows. So one plugin that has taken all places holds up nobody for good.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+/// Places for instances, `T`. Cheap to clone.
+pub(super) struct Places<T>(Arc<Inner<T>>);
+
+/// What all who ask share.
+struct Inner<T> {
+    /// Places of the process.
+    most: usize,
+    /// What changes.
+    state: Mutex<State<T>>,
+    /// Told when a place becomes free or an instance idle.
+    freed: Notify,
+}
+
+/// What changes.
+struct State<T> {
+    /// Places taken.
+    used: usize,
+    /// The same by plugin.
+    used_by: BTreeMap<u64, usize>,
+    /// Number of the next plugin or idle instance.
+    next: u64,
+    /// Idle instances with their plugin; the first one is idle longest.
+    idle: BTreeMap<u64, (u64, T)>,
+}
+
+/// A plugin as the places know it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    /// Its number.
+    number: u64,
+    /// Most instances at once.
+    most: usize,
+}
+
+/// The right to one instance.
+pub(super) struct Place<T> {
+    /// Of which places.
+    places: Places<T>,
+    /// The plugin's number.
+    owner: u64,
+}
+
+/// An idle instance, which may be taken away to make room.
+pub(super) struct Idle<T> {
+    /// Where it waits.
+    places: Places<T>,
+    /// Its number there.
+    number: u64,
+}
+
+impl<T> Clone for Places<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Places<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Places").field("used", &self.state().used).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Place<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Place").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Idle<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Idle").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl<T> Places<T> {
+    /// So many places.
+    pub(super) fn new(most: usize) -> Self {
+        let state = State { used: 0, used_by: BTreeMap::new(), next: 0, idle: BTreeMap::new() };
+        Self(Arc::new(Inner { most, state: Mutex::new(state), freed: Notify::new() }))
+    }
+
+    /// A plugin that may have so many instances at once.
+    pub(super) fn owner(&self, most: usize) -> Owner {
+        Owner { number: self.state().take_number(), most }
+    }
+
+    /// A place, if there is one or an idle instance gives its own.
+    pub(super) fn try_take(&self, owner: Owner) -> Option<Place<T>> {
+        loop {
+            let mut state = self.state();
+            let own = state.used_by.get(&owner.number).copied().unwrap_or(0);
+            if own < owner.most && state.used < self.0.most {
+                state.used += 1;
+                state.used_by.insert(owner.number, own + 1);
+                return Some(Place { places: self.clone(), owner: owner.number });
+            }
+            // Only one of its own helps a plugin that has all it may have.
+            let only_own = own >= owner.most;
+            drop(state);
+            if !self.make_room(|number| !only_own || number == owner.number) {
+                return None;
+            }
+        }
+    }
+
+    /// A place as soon as there is one. Cancel-safe.
+    pub(super) async fn take(&self, owner: Owner) -> Place<T> {
+        loop {
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            // From here on nothing that becomes free is missed.
+            freed.as_mut().enable();
+            if let Some(place) = self.try_take(owner) {
+                return place;
+            }
+            freed.await;
+        }
+    }
+
+    /// Lets go of the instance that is idle longest, whosever it is; waits until one is idle or gone where none is.
+    pub(super) async fn wait_for_room(&self) {
+        let freed = self.0.freed.notified();
+        tokio::pin!(freed);
+        freed.as_mut().enable();
+        if !self.make_room(|_| true) {
+            freed.await;
+        }
+    }
+
+    /// An instance has nothing to do and holds nothing.
+    pub(super) fn park(&self, place_owner: u64, instance: T) -> Idle<T> {
+        let mut state = self.state();
+        let number = state.take_number();
+        state.idle.insert(number, (place_owner, instance));
+        drop(state);
+        self.0.freed.notify_waiters();
+        Idle { places: self.clone(), number }
+    }
+
+    /// Drops the instance that is idle longest of those whose plugin is asked for; whether there was one.
+    fn make_room(&self, is_asked_for: impl Fn(u64) -> bool) -> bool {
+        let mut state = self.state();
+        let longest = state.idle.iter().find(|(_, (owner, _))| is_asked_for(*owner)).map(|(number, _)| *number);
+        let taken = longest.and_then(|number| state.idle.remove(&number));
+        // Its place becomes free as it is dropped, which asks for the lock.
+        drop(state);
+        taken.is_some()
+    }
+
+    /// What changes; a panic elsewhere leaves it usable.
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// A number that nobody had.
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+impl<T> Place<T> {
+    /// Whose it is.
+    pub(super) fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    /// Where it is.
+    pub(super) fn places(&self) -> &Places<T> {
+        &self.places
+    }
+}
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        let mut state = self.places.state();
+        state.used = state.used.saturating_sub(1);
+        match state.used_by.get_mut(&self.owner) {
+            Some(used) if *used > 1 => *used -= 1,
+            _ => drop(state.used_by.remove(&self.owner)),
+        }
+        drop(state);
+        self.places.0.freed.notify_waiters();
+    }
+}
+
+impl<T> Idle<T> {
+    /// The instance, unless it was taken away.
+    pub(super) fn wake(self) -> Option<T> {
+        self.remove()
+    }
+
+    /// Takes it out, so that the lock is free when it is dropped.
+    fn remove(&self) -> Option<T> {
+        self.places.state().idle.remove(&self.number).map(|(_, instance)| instance)
+    }
+}
+
+impl<T> Drop for Idle<T> {
+    fn drop(&mut self) {
+        drop(self.remove());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// An instance that is nothing but its place.
+    struct Instance(Option<Place<Self>>);
+
+    /// A place, as an instance.
+    fn start(places: &Places<Instance>, owner: Owner) -> Option<Instance> {
+        places.try_take(owner).map(|place| Instance(Some(place)))
+    }
+
+    /// Parks an instance.
+    fn park(places: &Places<Instance>, instance: Instance) -> Idle<Instance> {
+        places.park(instance.0.as_ref().unwrap().owner(), instance)
+    }
+
+    #[test]
+    fn a_plugin_has_its_own_limit_and_all_share_another() {
+        let places = Places::new(3);
+        let (small, large) = (places.owner(1), places.owner(100));
+        let first = start(&places, small).unwrap();
+        assert!(start(&places, small).is_none());
+        let others = [start(&places, large).unwrap(), start(&places, large).unwrap()];
+        assert!(start(&places, large).is_none());
+        drop(first);
+        assert!(start(&places, large).is_some() && start(&places, small).is_some());
+        drop(others);
+        assert_eq!(places.state().used, 0);
+        assert!(places.state().used_by.is_empty());
+    }
+
+    #[test]
+    fn the_instance_that_is_idle_longest_gives_its_place() {
+        let places = Places::new(3);
+        let (a, b) = (places.owner(2), places.owner(3));
+        let [first, second, third] = [a, a, b].map(|owner| start(&places, owner).unwrap());
+        let (third, first, second) = (park(&places, third), park(&places, first), park(&places, second));
+        // A third one of `a` costs one of `a`, though that of `b` is idle longer.
+        let another = start(&places, a).unwrap();
+        assert!(first.wake().is_none());
+        let last = start(&places, b).unwrap();
+        assert!(third.wake().is_none());
+        let second = second.wake().unwrap();
+        assert!(start(&places, b).is_none(), "none is idle");
+        drop((another, last, second));
+        assert_eq!(places.state().used, 0);
+    }
+
+    #[test]
+    fn an_idle_instance_goes_with_whoever_owned_it() {
+        let places = Places::new(1);
+        let owner = places.owner(1);
+        drop(park(&places, start(&places, owner).unwrap()));
+        assert_eq!(places.state().used, 0);
+        assert!(places.state().idle.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_finds_none_waits_until_one_is_free_or_idle() {
+        let places = Places::new(1);
+        let owner = places.owner(1);
+        for is_parked in [true, false] {
+            let busy = start(&places, owner).unwrap();
+            let waiting = tokio::spawn({
+                let places = places.clone();
+                async move { places.take(owner).await }
+            });
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(!waiting.is_finished());
+            let idle = is_parked.then_some(busy).map(|busy| park(&places, busy));
+            drop(waiting.await.unwrap());
+            drop(idle);
+        }
+    }
+}
