@@ -4,6 +4,7 @@
 //! these rows and nothing else: slices are copied, what lies in the slots of nulls is zero or empty, below a null too, and so are
 //! the bits behind the last row. Arrow leaves all of that undefined, so it may hold rows that the plugin was not given.
 
+use arrow_array::OffsetSizeTrait;
 use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer};
 use arrow_data::{ArrayData, transform::MutableArrayData};
 use arrow_schema::{ArrowError, DataType};
@@ -79,7 +80,7 @@ fn without_hidden(array: &ArrayData, above: Option<&NullBuffer>) -> Result<Array
 }
 
 /// The offsets and items of lists, without the items of lists that are hidden.
-fn shown_items<O: Offset>(
+fn shown_items<O: OffsetSizeTrait>(
     offsets: &[O],
     items: &ArrayData,
     rows: usize,
@@ -114,7 +115,7 @@ fn shown_values(data_type: &DataType, buffers: &[Buffer], shown: &NullBuffer) ->
 }
 
 /// Offsets and bytes of strings, without the bytes of hidden ones.
-fn shown_bytes<O: Offset>(offsets: &[O], values: &[u8], shown: &NullBuffer) -> Vec<Buffer> {
+fn shown_bytes<O: OffsetSizeTrait>(offsets: &[O], values: &[u8], shown: &NullBuffer) -> Vec<Buffer> {
     let mut kept = MutableBuffer::with_capacity(values.len());
     let keep = |from: usize, to: usize| {
         kept.extend_from_slice(values.get(from..to).unwrap_or_default());
@@ -126,7 +127,7 @@ fn shown_bytes<O: Offset>(offsets: &[O], values: &[u8], shown: &NullBuffer) -> V
 }
 
 /// New offsets for the ranges that are shown, each of which is handed to `keep`.
-fn shown_ranges<O: Offset>(
+fn shown_ranges<O: OffsetSizeTrait>(
     offsets: &[O],
     rows: usize,
     shown: Option<&NullBuffer>,
@@ -138,35 +139,13 @@ fn shown_ranges<O: Offset>(
     for (row, range) in offsets.array_windows::<2>().take(rows).enumerate() {
         let [from, to] = *range;
         if shown.is_none_or(|shown| shown.is_valid(row)) && from < to {
-            keep(from.position(), to.position())?;
-            end = end.behind(from, to);
+            // Offsets of an array are never negative.
+            keep(from.as_usize(), to.as_usize())?;
+            end += to - from;
         }
         kept.push(end);
     }
     Ok(Buffer::from_vec(kept))
-}
-
-/// What offsets are written in.
-trait Offset: arrow_buffer::ArrowNativeType + PartialOrd + Default {
-    /// As a place in a buffer; offsets of an array are never negative.
-    fn position(self) -> usize {
-        self.as_usize()
-    }
-
-    /// The offset behind this one by the length of a range.
-    fn behind(self, from: Self, to: Self) -> Self;
-}
-
-impl Offset for i32 {
-    fn behind(self, from: Self, to: Self) -> Self {
-        self + (to - from)
-    }
-}
-
-impl Offset for i64 {
-    fn behind(self, from: Self, to: Self) -> Self {
-        self + (to - from)
-    }
 }
 
 #[cfg(test)]

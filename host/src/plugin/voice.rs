@@ -93,7 +93,25 @@ impl Voice {
     /// The plugin tried what it was not granted, or more of it than it may.
     pub(super) fn refused(&self, grant: &'static str, reason: &'static str, words: &str) {
         self.context.metrics.plugin_refused(&self.plugin, grant, reason);
-        let Some(suppressed) = self.may_tell(grant, |[refused, _]| refused) else { return };
+        self.tell_of_grant(grant, |[refused, _]| refused, Some(reason), "the plugin was refused", words);
+    }
+
+    /// What the plugin asked of something outside failed there.
+    pub(super) fn failed(&self, grant: &'static str, words: &str) {
+        self.tell_of_grant(grant, |[_, failed]| failed, None, "what the plugin asked for failed", words);
+    }
+
+    /// A line about a grant, if one may be written now, with how many were left out since the last.
+    fn tell_of_grant(
+        &self,
+        grant: &'static str,
+        which: impl Fn(&[RateLimited; 2]) -> &RateLimited,
+        reason: Option<&'static str>,
+        what: &str,
+        words: &str,
+    ) {
+        let limits = self.grants.iter().find(|(name, _)| *name == grant);
+        let Some(suppressed) = limits.and_then(|(_, limits)| which(limits).allow()) else { return };
         tracing::warn!(
             plugin = &*self.plugin,
             pipeline = &*self.context.pipeline,
@@ -102,29 +120,9 @@ impl Voice {
             grant,
             reason,
             suppressed,
-            "the plugin was refused: {}",
+            "{what}: {}",
             clean_to(words, REFUSAL_BYTES_MAX)
         );
-    }
-
-    /// What the plugin asked of something outside failed there.
-    pub(super) fn failed(&self, grant: &'static str, words: &str) {
-        let Some(suppressed) = self.may_tell(grant, |[_, failed]| failed) else { return };
-        tracing::warn!(
-            plugin = &*self.plugin,
-            pipeline = &*self.context.pipeline,
-            tenant = &*self.context.tenant,
-            lane = self.context.lane,
-            grant,
-            suppressed,
-            "what the plugin asked for failed: {}",
-            clean_to(words, REFUSAL_BYTES_MAX)
-        );
-    }
-
-    /// Whether a line about a grant may be written now, and how many were left out since the last.
-    fn may_tell(&self, grant: &'static str, which: impl Fn(&[RateLimited; 2]) -> &RateLimited) -> Option<u64> {
-        self.grants.iter().find(|(name, _)| *name == grant).and_then(|(_, limits)| which(limits).allow())
     }
 
     /// So many bytes of the plugin left the process.

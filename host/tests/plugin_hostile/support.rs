@@ -21,6 +21,8 @@ use fs_data_sink::{
 };
 use serde_json::Value;
 
+use crate::heard::Heard;
+
 /// One engine for all tests, with compiled code kept between runs.
 pub(crate) static ENGINE: LazyLock<PluginEngine> = LazyLock::new(|| {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plugin-code");
@@ -208,4 +210,21 @@ pub(crate) fn schema_stream(schema: &Schema) -> String {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap();
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+impl Heard {
+    /// A refusal was logged, with plugin, pipeline and tenant.
+    pub(crate) fn expect(&self, grant: &str, reason: &str) {
+        let lines = self.lines();
+        let wanted = [
+            format!("grant=\"{grant}\""),
+            format!("reason=\"{reason}\""),
+            "plugin=\"hostile\"".to_owned(),
+            "pipeline=\"test\"".to_owned(),
+            "tenant=\"test\"".to_owned(),
+            "the plugin was refused".to_owned(),
+        ];
+        let is_told = lines.iter().any(|line| wanted.iter().all(|part| line.contains(part)));
+        assert!(is_told, "{grant} {reason}: {lines:#?}");
+    }
 }
