@@ -89,7 +89,19 @@ impl Registry {
     /// For `source.schema_registry.url`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}{BASE}", self.address())
+        Self::url_at(&self.endpoint())
+    }
+
+    /// The same for clients that reach it at another endpoint, as through a proxy.
+    #[must_use]
+    pub fn url_at(endpoint: &str) -> String {
+        format!("{endpoint}{BASE}")
+    }
+
+    /// `http://host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address())
     }
 
     /// Host and port.
