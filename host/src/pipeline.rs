@@ -30,8 +30,8 @@ use crate::{
     file,
     memory::MemoryBudget,
     partition::Partitioner,
-    plugin::{self, Chain, ChainContext, LanePauses, LoadedPlugin, Pauses, PluginEngine},
-    source::{self, LaneContext},
+    plugin::{self, Chain, ChainContext, LanePauses, LoadedPlugin, Pauses, PluginEngine, keeps_state},
+    source::{self, LaneContext, SourceStream},
     store::Store,
     telemetry::{Health, PipelineState, metrics::Metrics},
 };
@@ -41,12 +41,14 @@ pub mod compact;
 mod flow;
 mod lane;
 mod losses;
+mod rest;
 mod restore;
 mod split;
 mod states;
 mod totals;
 
 use losses::Losses;
+use rest::Unfinished;
 pub use totals::{Summary, Totals};
 
 /// Pause before a lane begins anew, doubled each time up to the other: a rebalance takes seconds, and a ledger that is out
@@ -99,6 +101,8 @@ struct Shared {
     metrics: Metrics,
     /// How often plugins lost what they held.
     losses: Losses,
+    /// Partitions of which plugins may keep something.
+    unfinished: Unfinished,
     /// What the summary is made of.
     totals: Arc<Totals>,
     /// The process.
@@ -141,6 +145,7 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
         registry.map(|registry| Registry::new(registry, runtime.stop.clone(), metrics.clone())).transpose()?;
     let shared = Shared {
         losses: Losses::new(ledger.is_some() || source::can_read_again(&config.source)),
+        unfinished: Unfinished::default(),
         plugins,
         registry,
         ledger,
@@ -207,29 +212,41 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
             metrics: shared.metrics.clone(),
             batches_left: Arc::clone(&batches_left),
             moves: Arc::clone(&moves),
+            takes_over: keeps_state(&shared.plugins),
         };
-        running.spawn_on(run_lane(shared.clone(), context, stop.clone()), &runtime.compute);
+        let source = config.source.clone();
+        let read = move || source::start(&source, context.clone());
+        running.spawn_on(run_lane(shared.clone(), lane, read, stop.clone()), &runtime.compute);
     }
     runtime.health.set_pipeline(&config.name, PipelineState::Running);
     tracing::info!(
         pipeline = %config.name, source = config.source.kind.as_str(), sink = config.sink.kind.as_str(), lanes,
         plugins = shared.plugins.len(), "pipeline runs"
     );
-    wait_for_lanes(running, &stop, &config.name).await
+    wait_for_lanes(running, &stop, &config.name).await?;
+    let left = rest::left(shared).await;
+    if left.is_empty() {
+        return Ok(());
+    }
+    run_lane(shared.clone(), lanes, move || source::at_end(left.clone()), stop).await
 }
 
 /// Runs a lane, and begins it anew as often as it loses what it held to another process.
-async fn run_lane(shared: Shared, context: LaneContext, stop: CancellationToken) -> Result<(), PipelineError> {
+async fn run_lane(
+    shared: Shared,
+    lane: usize,
+    read: impl Fn() -> Result<SourceStream, PipelineError>,
+    stop: CancellationToken,
+) -> Result<(), PipelineError> {
     let mut pause = RESTART_PAUSE_MIN;
     loop {
         let began = Instant::now();
-        let stream = source::start(&shared.config.source, context.clone())?;
-        let error = match Box::pin(lane::run(shared.clone(), context.lane, stream, stop.clone())).await {
+        let error = match Box::pin(lane::run(shared.clone(), lane, read()?, stop.clone())).await {
             Err(error) if error.verdict() == Verdict::Restart => error,
             ended => return ended,
         };
         shared.metrics.lane_restarted();
-        tracing::warn!(pipeline = %context.pipeline, lane = context.lane, error = %error.full_message(),
+        tracing::warn!(pipeline = %shared.config.name, lane, error = %error.full_message(),
             "nothing that was not committed becomes visible; the lane begins anew from what is committed");
         if began.elapsed() > RESTART_PAUSE_MAX {
             pause = RESTART_PAUSE_MIN;

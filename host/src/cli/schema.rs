@@ -262,6 +262,7 @@ fn context() -> LaneContext {
         metrics: Metrics::new("schema", "default", "file", "none"),
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
         moves: Arc::default(),
+        takes_over: false,
     }
 }
 

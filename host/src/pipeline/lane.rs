@@ -54,6 +54,8 @@ struct Lane {
     writer: Option<LedgerWriter>,
     /// What it has claimed in the ledger.
     owned: BTreeSet<SourcePartition>,
+    /// Whether plugins gave out all they kept, since the input has ended.
+    has_given_out: bool,
     /// Keeps the log readable when many records are refused.
     rejection_log: RateLimited,
 }
@@ -89,6 +91,9 @@ pub(super) async fn run(
     // After a failure, what is still in the queue is committed or dropped as a whole, and the failure is what is told.
     let committed = lane.commits.finish().await;
     if result.is_ok() && committed.is_ok() {
+        if lane.has_given_out {
+            lane.shared.unfinished.given_out(&lane.owned);
+        }
         let owned: Vec<_> = lane.owned.iter().cloned().collect();
         lane.release(&owned).await;
         if let Some(recovery) = lane.recovery() {
@@ -141,6 +146,7 @@ impl Lane {
             commits,
             writer,
             owned: BTreeSet::new(),
+            has_given_out: false,
             rejection_log,
         }
     }
@@ -203,7 +209,9 @@ impl Lane {
             self.open_waiting().await?;
         }
         self.flush(reason).await?;
-        self.close_generation().await
+        self.close_generation().await?;
+        self.has_given_out = reason == FlushReason::EndOfInput;
+        Ok(())
     }
 
     /// Whether more input comes later. What plugins keep over a restart is not to be given out when the process only stops.
@@ -248,6 +256,7 @@ impl Lane {
             restore::restore(&self.shared, self.number, &recovery, &lost).await?;
         }
         self.owned.extend(partitions.iter().cloned());
+        self.shared.unfinished.claimed(partitions);
         Ok(positions)
     }
 

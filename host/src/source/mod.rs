@@ -58,6 +58,9 @@ pub struct LaneContext {
     pub batches_left: Arc<AtomicI64>,
     /// What the lanes of a pipeline tell each other about partitions on the move.
     pub moves: Arc<Moves>,
+    /// For `--until-end`: that others have committed a partition to its end is not enough, since whoever has it gives out at the end
+    /// what plugins keep of it. Its owner may be dead, and then it comes to a lane of this process within the session timeout.
+    pub takes_over: bool,
 }
 
 /// Partitions of the lanes of a pipeline, for `--until-end`: which are read to their ends, and whether some are on the move. A
@@ -189,6 +192,8 @@ enum Control {
     Redis(redis::RedisControl),
     /// Dead letters have no positions to commit.
     Letters(letters::LettersControl),
+    /// There is nothing to read.
+    Nothing,
 }
 
 impl SourceControl {
@@ -196,7 +201,7 @@ impl SourceControl {
     pub async fn committed(&self, delta: CheckpointDelta) -> Result<(), PipelineError> {
         match &self.0 {
             Control::Kafka(kafka) => kafka.committed(delta).await,
-            Control::File(_) | Control::Letters(_) => Ok(()),
+            Control::File(_) | Control::Letters(_) | Control::Nothing => Ok(()),
             Control::Redis(redis) => {
                 redis.committed(&delta);
                 Ok(())
@@ -209,7 +214,7 @@ impl SourceControl {
     pub async fn confirm(&self, delta: &CheckpointDelta) -> Result<(), PipelineError> {
         match &self.0 {
             Control::Kafka(kafka) => kafka.confirm(delta).await,
-            Control::File(_) | Control::Redis(_) | Control::Letters(_) => Ok(()),
+            Control::File(_) | Control::Redis(_) | Control::Letters(_) | Control::Nothing => Ok(()),
         }
     }
 
@@ -220,6 +225,7 @@ impl SourceControl {
             Control::File(file) => file.stop(),
             Control::Redis(redis) => redis.stop(),
             Control::Letters(letters) => letters.stop(),
+            Control::Nothing => {}
         }
     }
 
@@ -230,6 +236,7 @@ impl SourceControl {
             Control::File(file) => file.stop(),
             Control::Redis(redis) => redis.close().await,
             Control::Letters(letters) => letters.stop(),
+            Control::Nothing => {}
         }
     }
 }
@@ -247,6 +254,16 @@ pub fn read_again(
         SourceKind::Redis(redis) => Ok(redis::read_again(redis, config, ranges, context)),
         SourceKind::Letters(letters) => letters::read_again(letters, config, &ranges, context),
     }
+}
+
+/// Partitions that were read to their ends: their lane claims them, reads nothing and ends.
+pub fn at_end(partitions: Vec<SourcePartition>) -> Result<SourceStream, PipelineError> {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let assigned = SourceEvent::Assigned { partitions, topic_ids: BTreeMap::new(), begin: oneshot::channel().0 };
+    for event in [assigned, SourceEvent::End] {
+        sender.try_send(event).map_err(|_| PipelineError::stop("two events do not fit into a lane's queue"))?;
+    }
+    Ok(SourceStream { events, control: SourceControl(Control::Nothing) })
 }
 
 /// Whether what was read and not committed is read again when a lane begins anew without a ledger.

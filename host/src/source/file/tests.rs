@@ -37,6 +37,7 @@ fn context(lane: usize, lanes: usize, batches: i64) -> LaneContext {
         metrics: Metrics::detached(),
         batches_left: Arc::new(AtomicI64::new(batches)),
         moves: Arc::default(),
+        takes_over: false,
     }
 }
 

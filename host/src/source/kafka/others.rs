@@ -15,7 +15,7 @@ use rdkafka::{
     error::KafkaResult,
 };
 
-use super::{super::Moves, begin::committed};
+use super::{super::LaneContext, begin::committed};
 use crate::{checkpoint::SourcePartition, config::KafkaConfig};
 
 /// How often the broker is asked for what others have committed.
@@ -34,15 +34,17 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Whether every partition that is not ours was read to its end, by a lane of this process or by the broker's word.
+    /// Whether every partition that is not ours was read to its end, by a lane of this process or by the broker's word; with
+    /// `takes_over` that word does not count.
     pub(super) fn are_done<C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
         kafka: &KafkaConfig,
         owned: &BTreeSet<SourcePartition>,
-        moves: &Moves,
+        context: &LaneContext,
         timeout: Duration,
     ) -> KafkaResult<bool> {
+        let LaneContext { moves, takes_over, .. } = context;
         let ends = match self.ends.take() {
             Some(ends) => ends,
             None => ends_of(consumer, kafka, timeout)?,
@@ -50,8 +52,8 @@ impl Others {
         let ends = self.ends.insert(ends);
         let is_open = |partition: &SourcePartition| !owned.contains(partition) && !moves.has_reached(partition);
         let open: Vec<_> = ends.iter().filter(|(partition, _)| is_open(partition)).collect();
-        if open.is_empty() {
-            return Ok(true);
+        if open.is_empty() || *takes_over {
+            return Ok(open.is_empty());
         }
         if let Some((_, is_done)) = self.last.filter(|(at, _)| at.elapsed() < LOOK_INTERVAL) {
             return Ok(is_done);

@@ -419,7 +419,7 @@ impl Poller {
             return false;
         }
         self.context.moves.reached(&owned);
-        let done = self.others.are_done(&self.consumer, &self.kafka, &owned, &self.context.moves, METADATA_TIMEOUT);
+        let done = self.others.are_done(&self.consumer, &self.kafka, &owned, &self.context, METADATA_TIMEOUT);
         if done.unwrap_or_else(|error| {
             self.consumer.context().listener.hear(&error, "asking how far the group is");
             false

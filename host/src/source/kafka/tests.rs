@@ -112,6 +112,7 @@ fn context(lane: usize, lanes: usize, until_end: bool) -> LaneContext {
         metrics: Metrics::detached(),
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
         moves: Arc::default(),
+        takes_over: false,
     }
 }
 

@@ -329,7 +329,7 @@ impl OnceReader {
             })
             .map(|(key, (end, _))| (key.clone(), *end))
             .collect();
-        if open.is_empty() || self.are_committed(&open).await? {
+        if open.is_empty() || (!self.outlet.context.takes_over && self.are_committed(&open).await?) {
             return Ok(true);
         }
         // A member that only looks on must not keep us for ever.
