@@ -6,7 +6,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Parses the arguments and runs.
+/// Parses the arguments and runs, unless it was started by itself to compile a plugin.
 fn main() -> ExitCode {
-    fs_data_sink::cli::main()
+    fs_data_sink::plugin::answer_if_asked().unwrap_or_else(fs_data_sink::cli::main)
 }

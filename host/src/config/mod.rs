@@ -340,6 +340,10 @@ pub struct PluginLimits {
     pub instances: usize,
     /// The component's file.
     pub component_bytes: usize,
+    /// Compiling it, wall clock.
+    pub compile_time: Duration,
+    /// Memory of the process that compiles it.
+    pub compile_memory_bytes: usize,
 }
 
 impl Default for PluginLimits {
@@ -363,6 +367,9 @@ impl Default for PluginLimits {
             instances: 512,
             // A component of Python or JavaScript has about 20 MiB; compiling takes memory in proportion.
             component_bytes: 64 << 20,
+            // A component of Python takes 12 s of one core, and between 512 MiB and 1 GiB; machines are busy when they start.
+            compile_time: Duration::from_secs(120),
+            compile_memory_bytes: 1 << 30,
         }
     }
 }

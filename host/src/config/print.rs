@@ -327,6 +327,8 @@ fn plugin(config: &PluginConfig) -> Value {
             "host_call_bytes": limits.host_call_bytes,
             "instances": limits.instances,
             "component_bytes": limits.component_bytes,
+            "compile_time": duration(limits.compile_time),
+            "compile_memory": limits.compile_memory_bytes,
         }),
     );
     set(&mut value, "on_reject", json!(reject(*on_reject)));

@@ -73,14 +73,10 @@ impl CodeCache {
     }
 
     /// Keeps compiled code; a failure costs only the next start its time.
-    pub(super) fn store(&self, engine: &Engine, digest: &[u8; 32], component: &Component) {
+    pub(super) fn store(&self, engine: &Engine, digest: &[u8; 32], code: &[u8]) {
         let path = self.path(engine, digest);
         let temporary = self.folder.join(format!(".new-{}", uuid::Uuid::now_v7()));
-        let stored = component
-            .serialize()
-            .map_err(io::Error::other)
-            .and_then(|code| write_private(&temporary, &code))
-            .and_then(|()| fs::rename(&temporary, &path));
+        let stored = write_private(&temporary, code).and_then(|()| fs::rename(&temporary, &path));
         if let Err(error) = stored {
             tracing::warn!(path = %path.display(), "cannot keep a compiled plugin for the next start: {error}");
             // It may not exist; then there is nothing to remove.

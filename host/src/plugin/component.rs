@@ -1,7 +1,7 @@
 //! A plugin file, from its bytes to something that can be instantiated; every fault gets words of its own.
 //!
-//! Order: size, digest, what kind of file it is, compile (or take the compiled code from the cache), imports against
-//! what is granted, the version of the plugin API that it exports.
+//! Order: size, digest, what kind of file it is, compile (or take the compiled code from the cache), versions of what it exports
+//! and imports, imports against what is granted.
 
 use std::{fmt, fs, io::Read, path::Path, sync::Arc};
 
@@ -11,22 +11,19 @@ use wasmtime::{Engine, component::Component};
 use super::{
     bindings::PluginPre,
     cache::hex,
+    compile::CompileFault,
     engine::PluginEngine,
     grants::{Capabilities, imports},
     instance::HostState,
     shared::Shared,
+    version,
 };
 use crate::{
     config::{PluginConfig, PluginLimits},
     error::PipelineError,
+    telemetry::metrics::Metrics,
 };
 
-/// What every plugin exports.
-const TRANSFORM: &str = "fs-data-sink:plugin/transform";
-/// What a plugin exports that keeps state.
-const STATE: &str = "fs-data-sink:plugin/state";
-/// The version of the plugin API that this host serves.
-const API_VERSION: &str = "0.1.0";
 /// A compiled plugin with its configuration; any number of instances can be made from it.
 pub struct LoadedPlugin {
     /// How it was configured.
@@ -97,24 +94,42 @@ impl LoadedPlugin {
 impl PluginEngine {
     /// Reads and compiles a plugin, or takes its compiled code from the cache. Blocks, up to seconds for a large one.
     pub fn load(&self, config: &Arc<PluginConfig>) -> Result<LoadedPlugin, PipelineError> {
+        self.load_telling(config, |_| {})
+    }
+
+    /// The same for a pipeline, whose metrics tell when a limit was hit.
+    pub fn load_counted(&self, config: &Arc<PluginConfig>, metrics: &Metrics) -> Result<LoadedPlugin, PipelineError> {
+        self.load_telling(config, |limit| metrics.plugin_limit_hit(&config.name, limit))
+    }
+
+    /// The same, where somebody is told which limit was hit.
+    fn load_telling(
+        &self,
+        config: &Arc<PluginConfig>,
+        tell: impl Fn(&'static str),
+    ) -> Result<LoadedPlugin, PipelineError> {
         let fault =
             |words: String| PipelineError::stop(format!("plugin {}: {} {words}", config.name, config.path.display()));
-        let bytes = read(&config.path, config.limits.component_bytes).map_err(&fault)?;
+        let counted = |CompileFault { words, limit }| {
+            limit.into_iter().for_each(&tell);
+            fault(words)
+        };
+        let bytes = read(&config.path, config.limits.component_bytes).map_err(&counted)?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         if config.sha256.is_some_and(|wanted| wanted != digest) {
             let (found, wanted) = (hex(&digest), hex(&config.sha256.unwrap_or_default()));
             return Err(fault(format!("has SHA-256 {found}, but the configuration wants {wanted}")));
         }
         check_kind(&bytes).map_err(&fault)?;
-        let component = self.compile(&bytes, &digest).map_err(&fault)?;
+        let component = self.compile(&bytes, &digest, &config.limits).map_err(&counted)?;
+        version::check(self.engine(), &component).map_err(&fault)?;
         imports::check(self.engine(), &component, &config.grants).map_err(&fault)?;
-        check_version(self.engine(), &component).map_err(&fault)?;
-        let has_state = exports_state(self.engine(), &component).map_err(&fault)?;
-        let instance_pre = self.linker().instantiate_pre(&component).and_then(PluginPre::new).map_err(|error| {
-            fault(format!(
-                "does not fit the plugin API {API_VERSION}: {error:#}; rebuild it with an SDK of this version"
-            ))
-        })?;
+        let has_state = version::exports_state(self.engine(), &component);
+        let instance_pre = self
+            .linker()
+            .instantiate_pre(&component)
+            .and_then(PluginPre::new)
+            .map_err(|error| fault(version::misfit(&component, &error).to_string()))?;
         let shared = Shared::new(&bytes, self.places(), config.limits.instances);
         let capabilities = Arc::new(Capabilities::open(config, &digest).map_err(&fault)?);
         Ok(LoadedPlugin { config: Arc::clone(config), digest, instance_pre, has_state, shared, capabilities })
@@ -122,33 +137,44 @@ impl PluginEngine {
 
     /// The component in a file, whatever it imports.
     pub(super) fn component(&self, path: &Path) -> Result<Component, String> {
-        let bytes = read(path, PluginLimits::default().component_bytes)?;
+        let limits = PluginLimits::default();
+        let bytes = read(path, limits.component_bytes).map_err(|fault| fault.words)?;
         check_kind(&bytes)?;
-        self.compile(&bytes, &Sha256::digest(&bytes).into())
+        self.compile(&bytes, &Sha256::digest(&bytes).into(), &limits).map_err(|fault| fault.words)
     }
 
     /// Compiled code from the cache, or compiled now.
-    fn compile(&self, bytes: &[u8], digest: &[u8; 32]) -> Result<Component, String> {
+    fn compile(&self, bytes: &[u8], digest: &[u8; 32], limits: &PluginLimits) -> Result<Component, CompileFault> {
         if let Some(component) = self.cache().and_then(|cache| cache.load(self.engine(), digest)) {
             return Ok(component);
         }
-        let component = Component::from_binary(self.engine(), bytes)
-            .map_err(|error| format!("cannot be compiled; it is damaged or cut short: {error:#}"))?;
-        if let Some(cache) = self.cache() {
-            cache.store(self.engine(), digest, &component);
-        }
-        Ok(component)
+        let code = self.compilers().compile(self.engine(), bytes, limits)?;
+        #[expect(
+            unsafe_code,
+            reason = "deserialize runs machine code: this one comes from a compiler of this very build, which this process started \
+                      itself and which nobody else could write to, and wasmtime checks version and settings"
+        )]
+        // SAFETY: as in the reason above.
+        let component = unsafe { Component::deserialize(self.engine(), &code) }
+            .map_err(|error| format!("cannot be run by this host: {error:#}"))?;
+        // From the file it costs no memory that the system could not take back.
+        let stored = self.cache().and_then(|cache| {
+            cache.store(self.engine(), digest, &code);
+            cache.load(self.engine(), digest)
+        });
+        Ok(stored.unwrap_or(component))
     }
 }
 
 /// The bytes of a file that is not too large.
-fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
     let most = (bytes_max as u64).saturating_add(1);
     file.take(most).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > bytes_max {
-        return Err(format!("has more than {bytes_max} bytes (limits.component_bytes)"));
+        let words = format!("has more than {bytes_max} bytes (limits.component_bytes)");
+        return Err(CompileFault { words, limit: Some("component_bytes") });
     }
     Ok(bytes)
 }
@@ -166,54 +192,5 @@ fn check_kind(bytes: &[u8]) -> Result<(), String> {
             .to_owned()),
         [0, b'a', b's', b'm', ..] => Err("is WebAssembly of a version that this host does not know".to_owned()),
         _ => Err("is not a WebAssembly component (it does not begin with `\\0asm`)".to_owned()),
-    }
-}
-
-/// Refuses a component of another version of the plugin API, or of something else altogether.
-fn check_version(engine: &Engine, component: &Component) -> Result<(), String> {
-    let component_type = component.component_type();
-    let mut versions = component_type.exports(engine).filter_map(|(name, _)| name.split_once('@'));
-    let Some((_, version)) = versions.find(|(interface, _)| *interface == TRANSFORM) else {
-        return Err(format!(
-            "is a component, but not a plugin of fs-data-sink: it does not export {TRANSFORM}@{API_VERSION}"
-        ));
-    };
-    if is_served(version) {
-        Ok(())
-    } else {
-        Err(format!(
-            "was built for fs-data-sink:plugin@{version}; this host serves 0.1.x. Use a release of fs-data-sink that \
-             serves it, or rebuild the plugin with an SDK for 0.1"
-        ))
-    }
-}
-
-/// Whether a component keeps state; refuses one that does so by another version of the plugin API, since it would be kept for
-/// nothing.
-fn exports_state(engine: &Engine, component: &Component) -> Result<bool, String> {
-    let component_type = component.component_type();
-    let mut exports = component_type.exports(engine).map(|(name, _)| name.split_once('@').unwrap_or((name, "")));
-    match exports.find(|(interface, _)| *interface == STATE) {
-        None => Ok(false),
-        Some((_, version)) if is_served(version) => Ok(true),
-        Some((_, version)) => Err(format!(
-            "exports {STATE}@{version}; this host serves 0.1.x of it. Rebuild the plugin with an SDK for 0.1"
-        )),
-    }
-}
-
-/// Whether a version is one of 0.1.
-fn is_served(version: &str) -> bool {
-    version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_patch_release_of_0_1_is_served() {
-        assert!(is_served("0.1.0") && is_served("0.1.12"));
-        assert!(!is_served("0.2.0") && !is_served("1.1.0") && !is_served("0.1.0-draft") && !is_served("0.1."));
     }
 }

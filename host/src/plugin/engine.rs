@@ -13,6 +13,7 @@ use wasmtime::{
 
 use super::{
     cache::CodeCache,
+    compile::{Compiler, Compilers},
     instance::{HostState, Instance, add_imports},
     places::Places,
 };
@@ -37,6 +38,8 @@ struct Shared {
     linker: Linker<HostState>,
     /// Compiled code.
     cache: Option<CodeCache>,
+    /// Who compiles.
+    compilers: Compilers,
     /// Who may run an instance.
     places: Places<Instance>,
 }
@@ -48,8 +51,14 @@ impl fmt::Debug for PluginEngine {
 }
 
 impl PluginEngine {
-    /// An engine with its clock running; compiled code is kept in `cache_folder`, if there is one.
+    /// An engine with its clock running, for programs that call [`answer_if_asked`](super::answer_if_asked) first of all;
+    /// compiled code is kept in `cache_folder`, if there is one.
     pub fn new(cache_folder: Option<PathBuf>) -> Result<Self, PipelineError> {
+        Self::with_compiler(cache_folder, Compiler::default())
+    }
+
+    /// The same, where something else than this program compiles.
+    pub fn with_compiler(cache_folder: Option<PathBuf>, compiler: Compiler) -> Result<Self, PipelineError> {
         let cache = cache_folder.map(CodeCache::open).transpose()?;
         let failed = |error: wasmtime::Error| PipelineError::stop("cannot start the plugin engine").because(error);
         let engine = Engine::new(&settings(InstanceAllocationStrategy::Pooling(pool()))).or_else(|error| {
@@ -64,7 +73,8 @@ impl PluginEngine {
         let mut linker = Linker::new(&engine);
         add_imports(&mut linker).map_err(failed)?;
         let places = Places::new(INSTANCES_MAX.into());
-        Ok(Self(Arc::new(Shared { engine, linker, cache, places })))
+        let compilers = Compilers::new(compiler);
+        Ok(Self(Arc::new(Shared { engine, linker, cache, compilers, places })))
     }
 
     /// wasmtime.
@@ -86,6 +96,16 @@ impl PluginEngine {
     pub(super) fn cache(&self) -> Option<&CodeCache> {
         self.0.cache.as_ref()
     }
+
+    /// Who compiles.
+    pub(super) fn compilers(&self) -> &Compilers {
+        &self.0.compilers
+    }
+}
+
+/// An engine that only compiles: how memory is reserved makes no difference to the code, and it reserves none.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&settings(InstanceAllocationStrategy::OnDemand))
 }
 
 /// Every setting on which isolation or speed depends, also where it is the default today.

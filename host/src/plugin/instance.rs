@@ -26,6 +26,7 @@ use super::{
     grants::{self, Session},
     limiter::Limiter,
     places::Place,
+    version::{Misfit, misfit},
     voice::{Channel, Pipe, Voice},
 };
 use crate::config::PluginLimits;
@@ -197,9 +198,12 @@ impl Instance {
         begin_call(&mut store, limits.call_timeout);
         let starting = async {
             let instance = loaded.instance_pre().instance_pre().instantiate_async(&mut store).await?;
-            let functions = Plugin::new(&mut store, &instance)?;
-            let stateful = loaded.has_state().then(|| Stateful::new(&mut store, &instance)).transpose()?;
-            Ok((functions, stateful))
+            // Only here are the types of what it exports looked at.
+            let functions = Plugin::new(&mut store, &instance).and_then(|functions| {
+                let stateful = loaded.has_state().then(|| Stateful::new(&mut store, &instance)).transpose()?;
+                Ok((functions, stateful))
+            });
+            functions.map_err(|error| misfit(loaded.instance_pre().instance_pre().component(), &error).into())
         };
         let ended = tokio::time::timeout(limits.call_timeout + GRACE, starting).await;
         let (plugin, stateful) = match ended {
@@ -376,6 +380,8 @@ fn failure_of(function: &str, error: &wasmtime::Error, store: &Store<HostState>,
         (FailureKind::HostCalls, format!("{spent} in `{function}`"), Some(spent.limit()))
     } else if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
         return timed_out(function, limits.call_timeout);
+    } else if let Some(misfit) = error.downcast_ref::<Misfit>() {
+        (FailureKind::Trap, misfit.to_string(), None)
     } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         let words = "found no place: this process runs as many plugin instances as it can".to_owned();
         (FailureKind::Trap, words, Some(Limit::Instances))

@@ -10,7 +10,7 @@
 //! * No row is lost: it leaves as a row, as a rejection, or is counted as filtered, or an error ends the pipeline
 //!   before its position is committed.
 //!
-//! `engine` is wasmtime, `component` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
+//! `engine` is wasmtime, `component`, `version`, `compile` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
 //! runs it within its `limiter` and `budget`, `policy` decides what happens when that goes wrong (`policy/bisect`,
 //! `policy/circuit`) and `pause` tells of it, `grants` is what a plugin reaches besides its rows, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote,
 //! `state` is what plugins keep over a restart.
@@ -19,6 +19,7 @@ use std::{fmt, sync::Arc};
 
 use arrow_schema::SchemaRef;
 
+pub use compile::{Compiler, answer_if_asked};
 pub use component::LoadedPlugin;
 pub use engine::PluginEngine;
 pub use grants::imports::{Import, ImportNeed};
@@ -43,6 +44,7 @@ mod bindings;
 mod budget;
 mod cache;
 mod columns;
+mod compile;
 mod component;
 mod decimals;
 mod engine;
@@ -60,6 +62,7 @@ mod rejections;
 mod shared;
 mod state;
 mod types;
+mod version;
 mod voice;
 
 /// Where a chain runs.

@@ -6,7 +6,7 @@ use fs_data_sink::config::PluginConfig;
 use serde_json::json;
 use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{PackageId, Resolve};
 
 use crate::support::hostile;
 
@@ -36,6 +36,8 @@ pub(crate) struct Made {
     pub(crate) wit: &'static str,
     /// Version of the plugin API that it is built for.
     pub(crate) version: &'static str,
+    /// A piece of the plugin API's WIT, and what stands there in that version.
+    pub(crate) wit_change: (&'static str, &'static str),
     /// Imports of the module.
     pub(crate) imports: &'static str,
     /// More of the module: tables, data, custom sections.
@@ -67,6 +69,7 @@ impl Default for Made {
             world: "plugin",
             wit: "",
             version: "0.1.0",
+            wit_change: ("", ""),
             imports: "",
             more: "",
         }
@@ -77,16 +80,29 @@ impl Made {
     /// The component.
     pub(crate) fn component(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wit");
-        let (package, _) = resolve.push_dir(folder).unwrap();
+        let package = self.push_wit(&mut resolve);
         let own = (!self.wit.is_empty()).then(|| resolve.push_str("own.wit", self.wit).unwrap());
         let world = resolve.select_world(&[own.unwrap_or(package)], Some(self.world)).unwrap();
         let mut module = wat::parse_str(self.text()).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        let component = ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap();
-        // Versions of one length, so that the length prefixes stay true.
-        let export = format!("fs-data-sink:plugin/transform@{}", self.version);
-        replace(component, b"fs-data-sink:plugin/transform@0.1.0", export.as_bytes())
+        ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+    }
+
+    /// The plugin API in the wanted version.
+    fn push_wit(&self, resolve: &mut Resolve) -> PackageId {
+        let wit = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wit");
+        if self.version == "0.1.0" {
+            return resolve.push_dir(wit).unwrap().0;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(wit.canonicalize().unwrap().join("deps"), folder.path().join("deps")).unwrap();
+        let text = std::fs::read_to_string(wit.join("plugin.wit")).unwrap();
+        let (from, to) = self.wit_change;
+        assert!(text.contains(from), "{from}");
+        let package = format!("package fs-data-sink:plugin@{};", self.version);
+        let text = text.replace(from, to).replace("package fs-data-sink:plugin@0.1.0;", &package);
+        std::fs::write(folder.path().join("plugin.wit"), text).unwrap();
+        resolve.push_dir(folder.path()).unwrap().0
     }
 
     /// The component as a configured plugin; the folder must outlive its use.
@@ -97,15 +113,13 @@ impl Made {
     /// The core module.
     fn text(&self) -> String {
         let Self { describe, open, process, flush, realloc, start, post_return, pages, imports, more, .. } = self;
+        let api = format!("fs-data-sink:plugin/transform@{}", self.version);
         let post_return = match *post_return {
             "" => String::new(),
             body => {
-                format!(
-                    r#"(func (export "cabi_post_fs-data-sink:plugin/transform@0.1.0#describe") (param i32) {body})"#
-                )
+                format!(r#"(func (export "cabi_post_{api}#describe") (param i32) {body})"#)
             }
         };
-        let api = "fs-data-sink:plugin/transform@0.1.0";
         format!(
             r#"(module
                 {imports}
@@ -154,14 +168,4 @@ pub(crate) fn with_modules(mut component: Vec<u8>, module: &str, count: u8) -> V
         component.extend([2, 4, 1, 0, number, 0]);
     }
     component
-}
-
-/// Replaces all bytes of one kind by as many others.
-fn replace(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
-    assert_eq!(from.len(), to.len());
-    let places: Vec<_> = bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(at, _)| at).collect();
-    for at in places {
-        bytes[at..at + to.len()].copy_from_slice(to);
-    }
-    bytes
 }

@@ -16,7 +16,7 @@
 //! | 4 | `memory.fill` and `memory.copy` for ever | `time_and_memory::{a_loop_at_the_start_…, bulk_operations_and_sleeps_…}` |
 //! | 5 | a host call that blocks: a sleep | `time_and_memory::bulk_operations_and_sleeps_end_at_the_deadline_as_well`; HTTP: `outside::a_server_that_never_answers_costs_a_request_and_not_the_call`; DNS: unit `plugin::grants::http` |
 //! | 6 | a loop beside a neighbour and a timer | `time_and_memory::{a_plugin_that_computes_gives_way_…, a_neighbour_of_a_looping_plugin_goes_on}`, `neighbour` |
-//! | 7 | a compile bomb | with the child process that compiles |
+//! | 7 | a compile bomb | `compile` |
 //! | | **Memory** | |
 //! | 8 | growing in a loop | `time_and_memory::memory_without_end_is_refused` |
 //! | 9 | many memories | `memory::many_memories_share_the_budget` |
@@ -54,7 +54,8 @@
 //! | 38 | bytes of other rows in what goes in | unit: `plugin::{hygiene, batches}` |
 //! | 39 | values at the edges of their types | `data::{values_at_the_edges_…, a_decimal_beyond_…}` |
 //! | | **Supply chain** | |
-//! | 40–44 | cut, wrong kind, digest, cache, version | `loading` |
+//! | 40–43 | cut, wrong kind, digest, cache | `loading` |
+//! | 44 | another version, more functions, one more case of an enum | `versions` |
 //! | 45 | a file that changes | with the swap at a commit |
 //! | | **Neighbours** | |
 //! | 46, 48 | two tenants | with the budgets of tenants |
@@ -68,6 +69,8 @@ mod answers;
 mod capabilities;
 #[cfg(test)]
 mod circuit;
+#[cfg(test)]
+mod compile;
 #[cfg(test)]
 mod data;
 #[cfg(test)]
@@ -96,3 +99,5 @@ mod support;
 mod time_and_memory;
 #[cfg(test)]
 mod traps;
+#[cfg(test)]
+mod versions;

@@ -19,6 +19,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
+    compile::locals_times_loops,
     made::{Made, SPIN, WASI, file, with_modules},
     support::{hex, hostile, numbers, open, open_in},
 };
@@ -119,7 +120,10 @@ fn crimes() -> Vec<(PluginConfig, Option<TempDir>)> {
     ];
     let memories = file(&with_modules(Made::default().component(), "(module (memory 400))", 3));
     let configured = by_config.into_iter().chain(with_more).map(|config| (hostile(&config), None));
-    let made = made.iter().map(Made::plugin).chain([memories]).map(|(plugin, folder)| (plugin, Some(folder)));
+    let bomb: &'static str = Box::leak(locals_times_loops(10_000, 2_000).into_boxed_str());
+    let bomb = Made { more: bomb, ..Made::default() };
+    let made =
+        made.iter().chain([&bomb]).map(Made::plugin).chain([memories]).map(|(plugin, folder)| (plugin, Some(folder)));
     configured.chain(made).collect()
 }
 
@@ -139,6 +143,7 @@ async fn a_healthy_plugin_beside_all_crimes_loses_no_row_and_little_time() {
     let began = Instant::now();
     for (mut plugin, _folder) in crimes {
         plugin.limits.call_timeout = Duration::from_millis(100);
+        plugin.limits.compile_time = Duration::from_secs(2);
         plugin.on_trap.retries = 0;
         plugin.on_trap.bisect = true;
         // Compiled beside the lanes, as pipelines do.

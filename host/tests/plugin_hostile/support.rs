@@ -16,7 +16,7 @@ use fs_data_sink::{
     batch::{DecodedBatch, ENVELOPE_SCHEMA, Envelope, Origin, Rejection},
     config::{Grants, OnReject, OnTrap, PluginConfig, PluginLimits},
     error::PipelineError,
-    plugin::{Chain, ChainContext, ChainOutput, LanePauses, PluginEngine},
+    plugin::{Chain, ChainContext, ChainOutput, Compiler, LanePauses, PluginEngine},
     telemetry::metrics::Metrics,
 };
 use serde_json::Value;
@@ -26,8 +26,13 @@ use crate::heard::Heard;
 /// One engine for all tests, with compiled code kept between runs.
 pub(crate) static ENGINE: LazyLock<PluginEngine> = LazyLock::new(|| {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plugin-code");
-    PluginEngine::new(Some(cache)).unwrap()
+    PluginEngine::with_compiler(Some(cache), compiler()).unwrap()
 });
+
+/// The program, which compiles for the tests as it does for itself.
+pub(crate) fn compiler() -> Compiler {
+    Compiler::Program(env!("CARGO_BIN_EXE_fs-data-sink").into())
+}
 
 /// A component that `make plugins` built.
 pub(crate) fn built(name: &str) -> PathBuf {
@@ -113,9 +118,9 @@ pub(crate) async fn open_in(
     pauses: LanePauses,
 ) -> Result<Chain, PipelineError> {
     LazyLock::force(&METERS);
-    let load = |config: &PluginConfig| ENGINE.load(&Arc::new(config.clone())).map(Arc::new);
-    let plugins = plugins.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let metrics = Metrics::new(pipeline, "test", "test", "test");
+    let load = |config: &PluginConfig| ENGINE.load_counted(&Arc::new(config.clone()), &metrics).map(Arc::new);
+    let plugins = plugins.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let context = ChainContext { pipeline: pipeline.into(), tenant: "test".into(), lane: 0, metrics, pauses };
     Chain::open(&plugins, schema, context).await
 }

@@ -26,7 +26,7 @@ use fs_data_sink::{
         PluginConfig,
         load::{Inputs, load},
     },
-    plugin::{Chain, ChainContext, LanePauses, LoadedPlugin, PluginEngine},
+    plugin::{Chain, ChainContext, Compiler, LanePauses, LoadedPlugin, PluginEngine},
     telemetry::metrics::Metrics,
 };
 use fs_data_sink_plugin::testing::Harness;
@@ -108,7 +108,10 @@ fn records() -> Result<u64> {
 /// All of it.
 async fn measure(folder: &Path, batches: &[Envelope], records: u64) -> Result<String> {
     let [filter, enrich] = plugins(folder)?;
-    let engine = || PluginEngine::new(Some(folder.join("compiled"))).map_err(|error| anyhow!(error.full_message()));
+    let engine = || {
+        PluginEngine::with_compiler(Some(folder.join("compiled")), Compiler::InProcess)
+            .map_err(|error| anyhow!(error.full_message()))
+    };
     let load = |engine: &PluginEngine, config: &Arc<PluginConfig>| {
         engine.load(config).map(Arc::new).map_err(|error| anyhow!(error.full_message()))
     };

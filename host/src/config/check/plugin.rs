@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::grants;
@@ -17,6 +18,12 @@ use crate::config::{
 
 /// Most tries of one batch in fresh instances: each costs a call's whole time.
 const RETRIES_MAX: u32 = 10;
+
+/// The longest that a component may take to compile: the largest one that is known to work takes a minute.
+const COMPILE_TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// What the compiler takes for a small component, and some more.
+const COMPILE_MEMORY_MIN: usize = 64 << 20;
 
 /// Most batches in a row that may be lost before the circuit opens: who wants more wants none.
 const OPEN_CIRCUIT_AFTER_MAX: u32 = 1_000_000;
@@ -108,6 +115,8 @@ fn limits(section: Section<'_>) -> PluginLimits {
         host_call_bytes: section.get_or("host_call_bytes", defaults.host_call_bytes, size),
         instances: section.get_or("instances", defaults.instances, count_up_to(defaults.instances)),
         component_bytes: section.get_or("component_bytes", defaults.component_bytes, size),
+        compile_time: section.get_or("compile_time", defaults.compile_time, compile_time),
+        compile_memory_bytes: section.get_or("compile_memory", defaults.compile_memory_bytes, compile_memory),
     };
     section.finish();
     limits
@@ -142,6 +151,24 @@ fn on_trap(section: Section<'_>) -> OnTrap {
     backoff.finish();
     section.finish();
     on_trap
+}
+
+/// How long a compiler may take.
+fn compile_time(text: &str) -> Result<Duration, String> {
+    let time = positive_duration(text)?;
+    if time > COMPILE_TIME_MAX {
+        return Err(format!("{text} is too long; at most an hour, since others wait for their turn to compile"));
+    }
+    Ok(time)
+}
+
+/// How much memory a compiler may take.
+fn compile_memory(text: &str) -> Result<usize, String> {
+    let bytes = size(text)?;
+    if bytes < COMPILE_MEMORY_MIN {
+        return Err(format!("{text} is too little to compile anything; at least 64MiB"));
+    }
+    Ok(bytes)
 }
 
 /// A number from 0 on.

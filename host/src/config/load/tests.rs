@@ -10,6 +10,7 @@ use crate::config::{
 
 mod dead_letter;
 mod grants;
+mod plugin;
 mod redis;
 mod start;
 
