@@ -33,6 +33,7 @@ look() {
   need maven mvn --version
   need python3-venv python3 -c 'import venv, ensurepip'
   need redis-server redis-server --version
+  need docker-registry sh -c 'command -v docker-registry'   # plugins that are downloaded
   need krb5-user sh -c 'command -v kinit'        # Kafka with Kerberos
   need libgssapi-krb5-2 python3 -c 'import ctypes; ctypes.CDLL("libgssapi_krb5.so.2")'   # HDFS with Kerberos
 }

@@ -15,6 +15,7 @@ mod cloud;
 mod columns;
 mod dead_letter;
 mod decode;
+mod download;
 mod grants;
 mod hdfs;
 mod kafka;

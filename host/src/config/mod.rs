@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 mod address;
 mod check;
+mod download;
 mod environment;
 pub mod fault;
 mod grants;
@@ -34,6 +35,8 @@ mod variables;
 mod yaml;
 
 pub use address::PrivateAddresses;
+pub(crate) use download::sha256;
+pub use download::{Artifact, Credentials, Download, Location};
 pub use grants::{
     Access, BucketGrant, BucketStore, FolderGrant, Grants, HttpGrant, HttpScheme, RedisBucket, TableBucket,
 };
@@ -295,8 +298,10 @@ pub enum MetadataColumn {
 pub struct PluginConfig {
     /// Its name in this pipeline: metric label, log field, dead letters.
     pub name: Arc<str>,
-    /// The component.
+    /// The component; where it is downloaded, its address, for messages.
     pub path: PathBuf,
+    /// Where it is downloaded from, if it is.
+    pub download: Option<Download>,
     /// What the file's SHA-256 must be.
     pub sha256: Option<[u8; 32]>,
     /// JSON text for the plugin's `open`.

@@ -20,6 +20,7 @@ use super::{
     schema::{parse_type, type_text},
 };
 
+mod download;
 mod grants;
 
 /// What stands in the place of a secret.
@@ -300,8 +301,15 @@ fn field(config: &Field) -> Value {
 
 /// A plugin.
 fn plugin(config: &PluginConfig) -> Value {
-    let PluginConfig { name, path, sha256, config_json, grants, limits, on_reject, on_trap } = config;
-    let mut value = json!({"name": **name, "path": path.display().to_string()});
+    let PluginConfig { name, path, download, sha256, config_json, grants, limits, on_reject, on_trap } = config;
+    let mut value = json!({"name": **name});
+    match download {
+        None => set(&mut value, "path", json!(path.display().to_string())),
+        Some(download) => {
+            set(&mut value, "url", json!(download.location.to_string()));
+            set(&mut value, "download", download::download(download));
+        }
+    }
     if let Some(digest) = sha256 {
         set(&mut value, "sha256", json!(hexadecimal(digest)));
     }

@@ -115,7 +115,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Writes a new file that only this user can read.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()

@@ -1,6 +1,6 @@
 //! A plugin file, from its bytes to something that can be instantiated; every fault gets words of its own.
 //!
-//! Order: size, digest, what kind of file it is, compile (or take the compiled code from the cache), versions of what it exports
+//! Order: where it comes from, size, digest, what kind of file it is, compile (or take the compiled code from the cache), versions of what it exports
 //! and imports, imports against what is granted.
 
 use std::{fmt, fs, io::Read, path::Path, sync::Arc};
@@ -13,6 +13,7 @@ use super::{
     cache::hex,
     compile::CompileFault,
     engine::PluginEngine,
+    fetch,
     grants::{Capabilities, imports},
     instance::HostState,
     shared::Shared,
@@ -114,7 +115,12 @@ impl PluginEngine {
             limit.into_iter().for_each(&tell);
             fault(words)
         };
-        let bytes = read(&config.path, config.limits.component_bytes).map_err(&counted)?;
+        let bytes_max = config.limits.component_bytes;
+        let bytes = match &config.download {
+            None => read(&config.path, bytes_max),
+            Some(download) => fetch::fetch(download, config.sha256, bytes_max, self.blobs()),
+        };
+        let bytes = bytes.map_err(&counted)?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         if config.sha256.is_some_and(|wanted| wanted != digest) {
             let (found, wanted) = (hex(&digest), hex(&config.sha256.unwrap_or_default()));

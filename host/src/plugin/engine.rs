@@ -14,6 +14,7 @@ use wasmtime::{
 use super::{
     cache::CodeCache,
     compile::{Compiler, Compilers},
+    fetch::Blobs,
     instance::{HostState, Instance, add_imports},
     places::Places,
 };
@@ -38,6 +39,8 @@ struct Shared {
     linker: Linker<HostState>,
     /// Compiled code.
     cache: Option<CodeCache>,
+    /// What was downloaded.
+    blobs: Option<Blobs>,
     /// Who compiles.
     compilers: Compilers,
     /// Who may run an instance.
@@ -59,6 +62,7 @@ impl PluginEngine {
 
     /// The same, where something else than this program compiles.
     pub fn with_compiler(cache_folder: Option<PathBuf>, compiler: Compiler) -> Result<Self, PipelineError> {
+        let blobs = cache_folder.as_ref().map(|folder| Blobs::new(folder.join("downloads")));
         let cache = cache_folder.map(CodeCache::open).transpose()?;
         let failed = |error: wasmtime::Error| PipelineError::stop("cannot start the plugin engine").because(error);
         let engine = Engine::new(&settings(InstanceAllocationStrategy::Pooling(pool()))).or_else(|error| {
@@ -74,7 +78,7 @@ impl PluginEngine {
         add_imports(&mut linker).map_err(failed)?;
         let places = Places::new(INSTANCES_MAX.into());
         let compilers = Compilers::new(compiler);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, compilers, places })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, blobs, compilers, places })))
     }
 
     /// wasmtime.
@@ -95,6 +99,11 @@ impl PluginEngine {
     /// Compiled code.
     pub(super) fn cache(&self) -> Option<&CodeCache> {
         self.0.cache.as_ref()
+    }
+
+    /// What was downloaded.
+    pub(super) fn blobs(&self) -> Option<&Blobs> {
+        self.0.blobs.as_ref()
     }
 
     /// Who compiles.

@@ -54,7 +54,7 @@
 //! | 38 | bytes of other rows in what goes in | unit: `plugin::{hygiene, batches}` |
 //! | 39 | values at the edges of their types | `data::{values_at_the_edges_…, a_decimal_beyond_…}` |
 //! | | **Supply chain** | |
-//! | 40–43 | cut, wrong kind, digest, cache | `loading` |
+//! | 40–43 | cut, wrong kind, digest, cache | `loading`; a registry that answers something else: unit `plugin::fetch` |
 //! | 44 | another version, more functions, one more case of an enum | `versions` |
 //! | 45 | a file that changes | with the swap at a commit |
 //! | | **Neighbours** | |

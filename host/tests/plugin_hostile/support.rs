@@ -54,6 +54,7 @@ pub(crate) fn hostile(config: &Value) -> PluginConfig {
     PluginConfig {
         name: "hostile".into(),
         path: built("hostile.wasm"),
+        download: None,
         sha256: None,
         config_json: config.to_string(),
         grants: Grants::default(),

@@ -25,6 +25,7 @@ pub mod kafka;
 pub mod kafka_secure;
 pub mod kerberos;
 mod listener;
+pub mod oci;
 pub mod process;
 pub mod proxy;
 pub mod redis;

@@ -11,6 +11,7 @@ mod compact;
 mod corners;
 mod dead_letters;
 mod disk;
+mod download;
 mod evolution;
 mod examples;
 mod files;

@@ -181,7 +181,7 @@ fn methods(section: &Section<'_>) -> Vec<String> {
 }
 
 /// Which private addresses may be connected to.
-fn private(section: &Section<'_>) -> PrivateAddresses {
+pub(super) fn private(section: &Section<'_>) -> PrivateAddresses {
     match section.scalar("allow_private").map(boolean) {
         Some(Ok(true)) => return PrivateAddresses::Allowed,
         Some(Ok(false)) => return PrivateAddresses::Refused,

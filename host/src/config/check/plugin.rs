@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::grants;
+use super::{download, grants};
 use crate::config::{
     OnReject, OnTrap, PluginConfig, PluginLimits,
     fault::Place,
     node::Node,
     reader::Section,
+    sha256,
     value::{boolean, choice, count, count_up_to, duration, expected, positive_duration, size},
 };
 
@@ -47,11 +48,20 @@ pub(super) fn read(
         }
         return None;
     }
-    let path = path(&section, folder);
-    let stem = path.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
+    let is_downloaded = section.has("url");
+    let download = download::read(&section, folder);
+    let path = match &download {
+        Some(download) => Some(download.location.to_string().into()),
+        None if is_downloaded => None,
+        None => path(&section, folder),
+    };
+    let stem = match &download {
+        Some(download) => download.location.stem().map(str::to_owned),
+        None => path.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned()),
+    };
     let name = section.text("name").or_else(|| key.map(str::to_owned)).or(stem);
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("plugin-{at}"));
-    if let Some(Err(message)) = path.as_deref().map(look_at) {
+    if !is_downloaded && let Some(Err(message)) = path.as_deref().map(look_at) {
         section.fault("path", format!("plugin {name}: {message}"));
     }
     let sha256 = section.get("sha256", sha256);
@@ -62,14 +72,27 @@ pub(super) fn read(
     let on_trap = on_trap(section.section("on_trap"));
     let place = section.place().clone();
     section.finish();
-    let config =
-        PluginConfig { name: name.into(), path: path?, sha256, config_json, grants, limits, on_reject, on_trap };
+    let config = PluginConfig {
+        name: name.into(),
+        path: path?,
+        download,
+        sha256,
+        config_json,
+        grants,
+        limits,
+        on_reject,
+        on_trap,
+    };
     Some((place, config))
 }
 
 /// The component's file.
 fn path(section: &Section<'_>, folder: &Path) -> Option<PathBuf> {
-    let text = section.required_text("path", "the component's file")?;
+    let text = section.required_text("path", "the component's file; or `url`, where it is downloaded from")?;
+    if text.contains("://") {
+        section.fault("path", format!("{text} is an address; write it under `url`"));
+        return None;
+    }
     let place = section.node("path").map_or_else(|| section.place(), |node| &node.place);
     Some(Section::resolve(place, folder, &text))
 }
@@ -177,17 +200,4 @@ fn up_to(most: u32) -> impl Fn(&str) -> Result<u32, String> {
         let number = text.parse().ok().filter(|number| *number <= most);
         number.ok_or_else(|| expected(&format!("a number from 0 to {most}"), text))
     }
-}
-
-/// 64 hexadecimal digits.
-fn sha256(text: &str) -> Result<[u8; 32], String> {
-    let wrong = || expected("64 hexadecimal digits", text);
-    let mut digest = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(wrong());
-    }
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = text.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(wrong)?;
-    }
-    Ok(digest)
 }

@@ -366,7 +366,7 @@ fn faults_of_plugins_are_told_at_their_lines() {
         (10, "plugins[6].on_trap.open_circuit_after: never comes to it: with `then: fail` the first batch that fails ends the pipeline; leave \
               one of the two out"),
         (10, "plugins[6].on_trap.retries: expected a number from 0 to 10, found \"11\""),
-        (11, "plugins[7].path: is missing: the component's file"),
+        (11, "plugins[7].path: is missing: the component's file; or `url`, where it is downloaded from"),
         (12, "plugins[8]: expected keys and values, found one value"),
     ]
     .map(|(line, text)| format!("{own}{line}: {text}"));

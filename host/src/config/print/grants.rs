@@ -21,11 +21,7 @@ pub(super) fn grants(config: &Grants) -> Value {
 
 /// One server.
 fn http(config: &HttpGrant) -> Value {
-    let allow_private = match &config.private {
-        PrivateAddresses::Refused => json!(false),
-        PrivateAddresses::Allowed => json!(true),
-        PrivateAddresses::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
-    };
+    let allow_private = private(&config.private);
     json!({
         "host": config.host,
         "port": config.port,
@@ -40,6 +36,15 @@ fn http(config: &HttpGrant) -> Value {
         "requests_per_call": config.requests_per_call,
         "concurrent": config.concurrent,
     })
+}
+
+/// Which private addresses may be connected to.
+pub(super) fn private(config: &PrivateAddresses) -> Value {
+    match config {
+        PrivateAddresses::Refused => json!(false),
+        PrivateAddresses::Allowed => json!(true),
+        PrivateAddresses::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// One bucket.

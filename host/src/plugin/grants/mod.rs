@@ -36,7 +36,7 @@ mod http;
 pub(super) mod imports;
 mod keyvalue;
 mod redis;
-mod resolve;
+pub(super) mod resolve;
 mod table;
 #[cfg(test)]
 mod testing;

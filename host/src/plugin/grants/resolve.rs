@@ -19,7 +19,7 @@ use crate::config::PrivateAddresses;
 const LOOKUPS_MAX: usize = 4;
 
 /// Looks names up.
-pub(super) trait Lookup: Send + Sync {
+pub(in crate::plugin) trait Lookup: Send + Sync {
     /// The addresses of a name.
     fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
@@ -47,16 +47,16 @@ impl Lookup for System {
 }
 
 /// The system's resolver.
-pub(super) fn system() -> Arc<dyn Lookup> {
+pub(in crate::plugin) fn system() -> Arc<dyn Lookup> {
     Arc::new(System { slots: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
 }
 
 /// Answers only addresses that may be connected to.
-pub(super) struct Checked {
+pub(in crate::plugin) struct Checked {
     /// Asked first.
-    pub(super) lookup: Arc<dyn Lookup>,
+    pub(in crate::plugin) lookup: Arc<dyn Lookup>,
     /// Decides.
-    pub(super) private: PrivateAddresses,
+    pub(in crate::plugin) private: PrivateAddresses,
 }
 
 impl Resolve for Checked {
@@ -82,12 +82,12 @@ impl Resolve for Checked {
 /// A name leads to an address that may not be connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name leads to {0}, which is no address of the public internet")]
-pub(super) struct Prohibited(pub(super) IpAddr);
+pub(in crate::plugin) struct Prohibited(pub(in crate::plugin) IpAddr);
 
 /// A name leads nowhere.
 #[derive(Debug, thiserror::Error)]
 #[error("the name cannot be looked up: {0}")]
-pub(super) struct NoAddress(io::Error);
+pub(in crate::plugin) struct NoAddress(io::Error);
 
 impl fmt::Debug for Checked {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,3 +28,58 @@ fn limits_of_compiling_are_read_and_refused_where_they_make_no_sense() {
          .limits.compile_time: 2h is too long; at most an hour, since others wait for their turn to compile"
     );
 }
+
+#[test]
+fn a_plugin_is_downloaded_as_it_is_said_and_shown_without_its_secrets() {
+    let digest = "ab".repeat(32);
+    let text = format!(
+        "{RIGHT}plugins:
+  - url: oci://ghcr.io/team/keep-eu@sha256:{digest}
+    download: {{username: me, password: geheim, timeout: 5s, allow_private: [10.0.0.0/8]}}
+  - {{url: 'https://example.com/parse.wasm', download: {{token: geheim}}}}
+  - {{path: p.wasm, sha256: {digest}}}
+  - {{path: p.wasm, name: q}}
+"
+    );
+    let folder = folder_with(&text);
+    let config = load_paths(folder.path(), &["orders.yaml"], &[], &[]).unwrap();
+    let pipeline = &config.pipelines[0];
+    let names: Vec<_> = pipeline.plugins.iter().map(|plugin| &*plugin.name).collect();
+    assert_eq!(names, ["keep-eu", "parse", "p", "q"]);
+    assert_eq!(pipeline.unpinned_plugins(), ["parse", "q"]);
+    assert_eq!(pipeline.private_downloads(), ["keep-eu"]);
+    let shown = config.to_yaml();
+    assert!(!shown.contains("geheim"), "{shown}");
+    std::fs::write(folder.path().join("orders.yaml"), &shown).unwrap();
+    let again = load_paths(folder.path(), &["orders.yaml"], &[], &[]).unwrap();
+    for (one, other) in pipeline.plugins.iter().zip(&again.pipelines[0].plugins) {
+        let what = |plugin: &crate::config::PluginConfig| {
+            plugin.download.as_ref().map(|one| (one.location.clone(), one.private.clone(), one.timeout))
+        };
+        assert_eq!(what(one), what(other));
+    }
+}
+
+#[test]
+fn downloads_that_cannot_be_are_told() {
+    for (keys, words) in [
+        ("url: 'http://example.com/p.wasm'", ".url: is not encrypted"),
+        ("url: 'https://example.com/p.wasm', path: p.wasm", ".path: stands beside `url`"),
+        ("path: 'https://example.com/p.wasm'", ".path: https://example.com/p.wasm is an address; write it under `url`"),
+        ("path: p.wasm, download: {token: a}", ".download: says how to ask for `url`, which is not there"),
+        ("url: 'https://a.b/p.wasm', download: {username: a}", ".download.username: is there without `password`"),
+        ("url: 'https://a.b/p.wasm', download: {password: a}", ".download.password: is there without `username`"),
+        (
+            "url: 'https://a.b/p.wasm', download: {username: a, password: b, token: c}",
+            ".download.token: stands beside `username`",
+        ),
+        ("url: 'https://a.b/p.wasm', download: {timeout: 2h}", ".download.timeout: 2h is too long; at most an hour"),
+        (
+            "url: 'https://a.b/p.wasm', download: {ca_file: none.pem}",
+            ".download.ca_file: expected a file of certificates",
+        ),
+    ] {
+        let found = plugin_faults(keys);
+        assert!(found.starts_with(words) && !found.contains('\n'), "{keys}: {found}");
+    }
+}
