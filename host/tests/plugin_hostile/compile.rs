@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -99,6 +100,46 @@ async fn time_and_memory_of_a_compiler_are_limited_and_counted() {
         "{message}"
     );
     assert_eq!(limit_hits("compiles", "compile_memory"), 1);
+}
+
+/// What the kernel says about a compiler of this process that has set its limits: status and limits.
+fn look_at_compiler() -> Option<(String, String)> {
+    let own = format!("PPid:\t{}", std::process::id());
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        // Others compile beside it; this one has a limit that no other has.
+        let is_ours =
+            read("cmdline").contains("internal-compile-plugin\x00") && read("cmdline").contains("\x00234881024\x00");
+        let is_set = status.lines().any(|line| line == own) && status.contains("Seccomp:\t2");
+        (is_ours && is_set).then(|| (status, read("limits")))
+    })
+}
+
+#[test]
+fn a_compiler_that_runs_is_cut_off_and_limited_by_the_kernel() {
+    let (mut plugin, _folder) =
+        bomb("(func (param i32) ".to_owned() + &"local.get 0 i32.const 7 i32.mul local.set 0 ".repeat(300_000) + ")");
+    plugin.limits.compile_time = Duration::from_secs(20);
+    plugin.limits.compile_memory_bytes = 224 << 20;
+    let loading = std::thread::spawn(move || ENGINE.load(&Arc::new(plugin)).map(drop));
+    let began = Instant::now();
+    let (status, limits) = loop {
+        if let Some(found) = look_at_compiler() {
+            break found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60) && !loading.is_finished(), "no compiler was seen");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(limit("Max core file size").contains(" 0 "), "{limits}");
+    assert!(limit("Max cpu time").contains(" 84 "), "{limits}");
+    assert!(limit("Max open files").contains(" 16 "), "{limits}");
+    assert!(!limit("Max data size").contains("unlimited"), "{limits}");
+    // It ends one way or the other, and nothing of it stays.
+    let _ = loading.join().unwrap();
+    assert!(look_at_compiler().is_none());
 }
 
 #[test]
