@@ -18,6 +18,7 @@ pub mod oauth;
 pub mod redis_client;
 pub mod store;
 pub mod telemetry;
+pub mod tenant;
 
 // The rooms.
 pub mod source;

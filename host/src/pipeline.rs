@@ -34,6 +34,7 @@ use crate::{
     source::{self, LaneContext, SourceStream},
     store::Store,
     telemetry::{Health, PipelineState, metrics::Metrics},
+    tenant::Tenants,
 };
 
 mod commits;
@@ -76,6 +77,8 @@ pub struct Runtime {
     pub io: Handle,
     /// Counted while the pipeline runs, for a progress display.
     pub totals: Arc<Totals>,
+    /// What each tenant may use, over all its pipelines.
+    pub tenants: Tenants,
 }
 
 /// What the lanes of one pipeline share.
@@ -109,11 +112,34 @@ struct Shared {
     runtime: Runtime,
 }
 
+/// A pipeline whose plugins are loaded, and fit what is known ahead. Cheap to clone but for its configuration.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The checked configuration.
+    config: PipelineConfig,
+    /// In the order in which they run.
+    plugins: Arc<[Arc<LoadedPlugin>]>,
+}
+
+impl Prepared {
+    /// The checked configuration.
+    #[must_use]
+    pub fn config(&self) -> &PipelineConfig {
+        &self.config
+    }
+
+    /// The SHA-256 of its plugins, in their order.
+    #[must_use]
+    pub fn digests(&self) -> Vec<String> {
+        self.plugins.iter().map(|plugin| plugin.digest_hex()).collect()
+    }
+}
+
 /// Runs a pipeline until its source ends, it is asked to stop, or it fails.
-pub async fn run(config: PipelineConfig, runtime: Runtime) -> Result<Summary, PipelineError> {
-    let (name, health) = (Arc::clone(&config.name), runtime.health.clone());
+pub async fn run(prepared: Prepared, runtime: Runtime) -> Result<Summary, PipelineError> {
+    let (name, health) = (Arc::clone(&prepared.config.name), runtime.health.clone());
     health.set_pipeline(&name, PipelineState::Starting);
-    let result = start_and_run(config, runtime).await;
+    let result = start_and_run(prepared, runtime).await;
     health.set_pipeline(
         &name,
         match &result {
@@ -125,13 +151,13 @@ pub async fn run(config: PipelineConfig, runtime: Runtime) -> Result<Summary, Pi
 }
 
 /// The life of a pipeline.
-async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summary, PipelineError> {
+async fn start_and_run(prepared: Prepared, runtime: Runtime) -> Result<Summary, PipelineError> {
+    let Prepared { config, plugins } = prepared;
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
     let store = Store::open(&config.sink, &config.name, metrics.clone(), runtime.io.clone())?;
     if !reach_store(&store, &config, &runtime, &metrics).await? {
         return Ok(Summary::default());
     }
-    let plugins = load_plugins(&config, &runtime.engine).await?;
     let ledger = match config.run.delivery {
         Delivery::ExactlyOnce => Some(open_ledger(&store).await?),
         Delivery::AtLeastOnce => {
@@ -151,7 +177,7 @@ async fn start_and_run(config: PipelineConfig, runtime: Runtime) -> Result<Summa
         ledger,
         history,
         store,
-        budget: MemoryBudget::new(config.run.memory_bytes),
+        budget: MemoryBudget::of(runtime.tenants.get(&config.tenant), config.run.memory_bytes),
         pauses: Pauses::new(Arc::clone(&config.name), runtime.health.clone(), metrics.clone()),
         metrics,
         totals: Arc::clone(&runtime.totals),
@@ -320,20 +346,24 @@ async fn load_plugins(
     Ok(loaded)
 }
 
-/// What `validate` does for one pipeline without any server: loads every plugin, and, where the schema is declared,
-/// opens the whole chain with it and looks whether the sink can take what comes out. Every fault it finds.
-pub async fn check_plugins(config: &PipelineConfig, engine: &PluginEngine) -> Result<(), PipelineError> {
-    let plugins = load_plugins(config, engine).await?;
+/// What has to be right before a pipeline runs, and what `validate` asks without any server: loads every plugin, and, where the
+/// schema is declared, opens the whole chain with it and looks whether the sink can take what comes out.
+pub async fn prepare(
+    config: PipelineConfig,
+    engine: &PluginEngine,
+    tenants: &Tenants,
+) -> Result<Prepared, PipelineError> {
+    let plugins = load_plugins(&config, engine).await?;
     let decoder = Decoder::new(&config.decode)?;
-    let Some(schema) = decoder.schema() else { return Ok(()) };
+    let Some(schema) = decoder.schema() else { return Ok(Prepared { config, plugins }) };
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    let (pipeline, tenant) = (Arc::clone(&config.name), Arc::clone(&config.tenant));
+    let (pipeline, tenant) = (Arc::clone(&config.name), tenants.get(&config.tenant));
     let context = ChainContext { pipeline, tenant, lane: 0, metrics, pauses: LanePauses::detached() };
     let chain = Chain::open(&plugins, Arc::clone(schema), context).await?;
     let fits = Partitioner::new(&config.sink, chain.output_schema())
         .and_then(|partitioner| file::check(&config.sink.parquet, partitioner.file_schema()));
     chain.close().await;
-    fits
+    fits.map(|()| Prepared { config, plugins })
 }
 
 /// What `validate --connect` does for one pipeline: asks the source and the sink. Every fault it finds.

@@ -10,8 +10,19 @@ use std::{
 const ROOMS: [&str; 6] = ["source", "decode", "plugin", "partition", "file", "commit"];
 
 /// Words that every room may use; they use each other, but no room.
-const WORDS: [&str; 10] =
-    ["batch", "checkpoint", "memory", "oauth", "redis_client", "error", "config", "ipc", "store", "telemetry"];
+const WORDS: [&str; 11] = [
+    "batch",
+    "checkpoint",
+    "memory",
+    "oauth",
+    "redis_client",
+    "error",
+    "config",
+    "ipc",
+    "store",
+    "telemetry",
+    "tenant",
+];
 
 /// Those that introduce the rooms to each other: they may import any.
 const INTRODUCERS: [&str; 4] = ["pipeline", "cli", "lib", "main"];

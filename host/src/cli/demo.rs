@@ -31,6 +31,7 @@ use crate::{
     pipeline::{self, Runtime, Summary, Totals},
     plugin::PluginEngine,
     telemetry::{self, Health},
+    tenant::Tenants,
 };
 
 /// The topic of the demo.
@@ -198,11 +199,15 @@ async fn run_pipeline(config: Config, compute: tokio::runtime::Handle, records: 
         compute,
         io: tokio::runtime::Handle::current(),
         totals: Arc::clone(&totals),
+        tenants: Tenants::default(),
     };
     let progress = tokio::spawn(show_progress(totals, records));
     let pipeline =
         config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
-    let summary = pipeline::run(pipeline, runtime).await;
+    let summary = match pipeline::prepare(pipeline, &runtime.engine, &runtime.tenants).await {
+        Ok(prepared) => pipeline::run(prepared, runtime).await,
+        Err(error) => Err(error),
+    };
     progress.abort();
     // It is over either way.
     let _ = progress.await;

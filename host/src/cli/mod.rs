@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{
     Config,
     fault::Faults,
-    load::{self, Inputs, Override},
+    load::{self, Inputs, Loaded, Override},
 };
 
 mod compact;
@@ -19,7 +19,9 @@ mod demo;
 mod ledger;
 mod run;
 mod schema;
+mod supervisor;
 mod validate;
+mod watch;
 pub mod webshop;
 
 /// Done.
@@ -103,6 +105,18 @@ struct RunArguments {
     /// Read up to what is there at start, commit, and end with 0: for back-fills, tests, cron.
     #[arg(long)]
     until_end: bool,
+    /// Read the configuration again when one of its files, or a plugin's, changes; SIGHUP does the same at any time.
+    #[arg(long)]
+    watch: bool,
+}
+
+impl RunArguments {
+    /// Puts flags over what was loaded.
+    fn put_over(&self, loaded: &mut Loaded) {
+        for pipeline in &mut loaded.config.pipelines {
+            pipeline.run.until_end |= self.until_end;
+        }
+    }
 }
 
 /// What `validate` takes.
@@ -149,9 +163,14 @@ pub fn main() -> ExitCode {
 }
 
 impl ConfigArguments {
+    /// Files and folders.
+    fn all_paths(&self) -> Vec<PathBuf> {
+        self.paths.iter().chain(&self.config).cloned().collect()
+    }
+
     /// Files, flags and environment.
     fn inputs(&self) -> Result<Inputs, String> {
-        let Self { paths, config, source_type, sink_type, log_level, max_batches, overrides } = self;
+        let Self { paths: _, config: _, source_type, sink_type, log_level, max_batches, overrides } = self;
         let mut flags = Vec::new();
         for text in overrides {
             let (key, value) = text.split_once('=').ok_or_else(|| format!("--set {text}: expected KEY=VALUE"))?;
@@ -175,7 +194,7 @@ impl ConfigArguments {
             }));
         }
         let environment = load::read_environment().map_err(|faults| faults.to_string())?;
-        Ok(Inputs { paths: paths.iter().chain(config).cloned().collect(), overrides: flags, environment })
+        Ok(Inputs { paths: self.all_paths(), overrides: flags, environment })
     }
 
     /// The checked configuration; the faults are already told.
@@ -190,6 +209,27 @@ impl ConfigArguments {
         })
     }
 
+    /// The pipelines of the files that are right; the faults of the others are already told.
+    fn load_each(&self) -> Result<Loaded, u8> {
+        let inputs = self.inputs().map_err(|message| {
+            tell(&message);
+            BAD_CONFIGURATION
+        })?;
+        let loaded = load::load_each(&inputs).map_err(|faults| {
+            tell_faults(&faults);
+            BAD_CONFIGURATION
+        })?;
+        if loaded.config.pipelines.is_empty() {
+            tell("no pipeline in the configuration");
+            return Err(BAD_CONFIGURATION);
+        }
+        for (file, faults) in &loaded.wrong {
+            tell_faults(faults);
+            tell(&format!("{file}: its pipelines do not run; those of other files do"));
+        }
+        Ok(loaded)
+    }
+
     /// The same with at least one pipeline.
     fn load_pipelines(&self) -> Result<Config, u8> {
         let config = self.load()?;
@@ -199,6 +239,11 @@ impl ConfigArguments {
         }
         Ok(config)
     }
+}
+
+/// The exit code of two things: a failure says more than what was never run.
+fn worse(one: u8, other: u8) -> u8 {
+    if one == FAILED || other == FAILED { FAILED } else { one.max(other) }
 }
 
 /// Every fault, a line each.

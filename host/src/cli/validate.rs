@@ -2,7 +2,7 @@
 //! plugins say.
 
 use super::{BAD_CONFIGURATION, DONE, FAILED, ValidateArguments, answer, run, tell};
-use crate::{config::Config, pipeline, plugin::PluginEngine};
+use crate::{config::Config, pipeline, plugin::PluginEngine, tenant::Tenants};
 
 /// Checks a configuration; gives the exit code.
 pub(super) fn run(arguments: &ValidateArguments) -> u8 {
@@ -13,6 +13,7 @@ pub(super) fn run(arguments: &ValidateArguments) -> u8 {
     if arguments.print {
         answer(config.to_yaml().trim_end());
     }
+    tell_tenants(&config);
     tell_grants(&config);
     let code = check(&config, arguments.connect);
     if code == DONE {
@@ -21,6 +22,30 @@ pub(super) fn run(arguments: &ValidateArguments) -> u8 {
         tell(&format!("the configuration of {count} pipeline{} is right{how}", if count == 1 { "" } else { "s" }));
     }
     code
+}
+
+/// Tells what the pipelines of each tenant may use together.
+fn tell_tenants(config: &Config) {
+    for (name, budgets) in &config.tenants {
+        let pipelines = config.pipelines.iter().filter(|pipeline| pipeline.tenant == *name).count();
+        let mut words: Vec<_> = [
+            ("bytes of memory", budgets.memory_bytes),
+            ("files open", budgets.open_files),
+            ("plugin instances", budgets.plugin_instances),
+            ("bytes read a second", budgets.bytes_per_second),
+            ("bytes sent away by plugins a second", budgets.egress_bytes_per_second),
+        ]
+        .into_iter()
+        .filter_map(|(what, most)| most.map(|most| format!("{most} {what}")))
+        .collect();
+        if budgets.is_untrusted {
+            words.push("pinned plugins only".to_owned());
+        }
+        if words.is_empty() {
+            words.push("no limits".to_owned());
+        }
+        tell(&format!("tenant {name}, {pipelines} pipeline(s): {}", words.join(", ")));
+    }
 }
 
 /// Tells what plugins may reach besides their rows.
@@ -53,10 +78,11 @@ fn check(config: &Config, connect: bool) -> u8 {
 }
 
 /// Loads every plugin and opens it where the schema is declared; tells what is wrong.
-pub(super) async fn check_plugins(config: &Config, engine: &PluginEngine) -> u8 {
-    let mut code = DONE;
+async fn check_plugins(config: &Config, engine: &PluginEngine) -> u8 {
+    let (mut code, tenants) = (DONE, Tenants::default());
+    tenants.set(&config.tenants);
     for one in &config.pipelines {
-        if let Err(error) = pipeline::check_plugins(one, engine).await {
+        if let Err(error) = pipeline::prepare(one.clone(), engine, &tenants).await {
             tell(&format!("{}: {}", one.name, error.full_message()));
             code = BAD_CONFIGURATION;
         }

@@ -23,7 +23,10 @@ mod plugin;
 mod redis;
 mod sink;
 mod source;
+mod tenants;
 mod tls;
+
+pub(super) use tenants::{Tenants, check as pipeline_tenant, merge as merge_tenants, read as tenants};
 
 /// Longest time between two commits: a position that is older is hard to reason about after a crash.
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);

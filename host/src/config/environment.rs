@@ -119,7 +119,10 @@ fn describe(error: &dotenvy::Error) -> String {
 
 /// Puts environment and flags over one file. In a file of several pipelines they count for each of them.
 pub(super) fn apply(node: &mut Node, inputs: &Inputs, faults: &Collector) {
-    let of_file = |key: &str| key.starts_with("telemetry.") || key == "telemetry" || key.starts_with("pipelines.");
+    let of_file = |key: &str| {
+        let begins = ["telemetry.", "pipelines.", "tenants."].iter().any(|section| key.starts_with(section));
+        begins || key == "telemetry"
+    };
     if let Value::Map(entries) = &mut node.value
         && let Some((_, Node { value: Value::Map(pipelines), .. })) =
             entries.iter_mut().find(|(key, _)| key == "pipelines")
@@ -130,7 +133,9 @@ pub(super) fn apply(node: &mut Node, inputs: &Inputs, faults: &Collector) {
         apply_matching(node, inputs, faults, of_file);
         return;
     }
-    apply_matching(node, inputs, faults, |_| true);
+    // A file about tenants has no source for a variable to say something of.
+    let is_pipeline = ["source", "sink"].iter().any(|key| node.get(key).is_some()) || node.get("tenants").is_none();
+    apply_matching(node, inputs, faults, |key| is_pipeline || of_file(key));
 }
 
 /// The same for some keys. Types come first, since they say which variables count.

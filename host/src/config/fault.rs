@@ -93,6 +93,11 @@ impl Collector {
         }
     }
 
+    /// Whether nothing is wrong so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.faults.borrow().is_empty() && self.unknown.borrow().is_empty()
+    }
+
     /// Notes a key that exists.
     pub(super) fn note_asked(&self, plain_path: String) {
         self.asked.borrow_mut().insert(plain_path);

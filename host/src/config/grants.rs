@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use super::{PrivateAddresses, RedisConnection, Secret};
 
 /// Everything that one plugin was granted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// Servers that it may send requests to.
     pub http: Vec<HttpGrant>,
@@ -78,7 +78,7 @@ impl HttpScheme {
 }
 
 /// One bucket that a plugin may look things up in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketGrant {
     /// What the plugin calls it.
     pub bucket: String,
@@ -124,7 +124,7 @@ impl Access {
 }
 
 /// What is behind a bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BucketStore {
     /// Strings of a Redis, under a prefix.
     Redis(Box<RedisBucket>),
@@ -133,7 +133,7 @@ pub enum BucketStore {
 }
 
 /// Strings of a Redis.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisBucket {
     /// The server.
     pub connection: RedisConnection,

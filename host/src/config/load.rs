@@ -1,7 +1,8 @@
 //! From files, environment and flags to a checked configuration: [`load`].
 //!
-//! One file holds one pipeline, or several under `pipelines:`. Several files and folders of files make one process with
-//! all of their pipelines. Relative paths begin at the file that says them.
+//! One file holds one pipeline, or several under `pipelines:`, or tenants alone. Several files and folders of files make one
+//! process with all of their pipelines. Relative paths begin at the file that says them. What is wrong in one file is held
+//! against that file: [`load_each`] gives what is right in the others.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,9 @@ use std::{
 };
 
 use super::{
-    Config, PipelineConfig, TelemetryConfig, check, environment,
+    Config, PipelineConfig, TelemetryConfig,
+    check::{self, Tenants},
+    environment,
     fault::{Collector, Faults, Place},
     node::{Node, Value},
     reader::Section,
@@ -38,37 +41,127 @@ pub struct Inputs {
     pub environment: BTreeMap<String, String>,
 }
 
+/// What can be run of a configuration some of whose files may be wrong.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The pipelines of the files that are right, and what is for the whole process.
+    pub config: Config,
+    /// The file of each pipeline, by the pipeline's name.
+    pub files: BTreeMap<Arc<str>, Arc<str>>,
+    /// Files that are wrong, and everything that is wrong with them. Their pipelines are left out.
+    pub wrong: BTreeMap<Arc<str>, Faults>,
+}
+
 /// A checked configuration, or everything that is wrong with it.
 pub fn load(inputs: &Inputs) -> Result<Config, Faults> {
-    let faults = Collector::default();
-    let documents = documents(inputs, &faults);
-    let (mut pipelines, mut places) = (Vec::new(), BTreeMap::new());
-    let mut telemetry: Option<(TelemetryConfig, Option<Place>)> = None;
-    for document in &documents {
-        let top = Section::top(&document.node, &faults);
-        let own = check::telemetry(top.section("telemetry"));
-        telemetry = Some(match telemetry {
-            Some(known) => merge_telemetry(known, own, &faults),
-            None => own,
-        });
-        for (place, pipeline) in document_pipelines(document, &top) {
-            if let Some(first) = places.insert(Arc::clone(&pipeline.name), place.clone()) {
+    let Loaded { config, wrong, .. } = load_each(inputs)?;
+    if wrong.is_empty() { Ok(config) } else { Err(all(wrong)) }
+}
+
+/// The same file by file: what is wrong in one stops the pipelines of that file alone. Everything that is wrong, where nothing is
+/// left.
+pub fn load_each(inputs: &Inputs) -> Result<Loaded, Faults> {
+    let mut checked: Vec<_> = documents(inputs)?.into_iter().map(|document| Checked::new(document, inputs)).collect();
+    // Files without pipelines are of whoever runs the process: what they say holds, and who says something else is wrong.
+    checked.sort_by_key(|one| !one.is_for_all);
+    let mut tenants = Tenants::new();
+    for one in &checked {
+        let mut merged = tenants.clone();
+        check::merge_tenants(&mut merged, &one.tenants, &one.faults);
+        if one.faults.is_empty() {
+            tenants = merged;
+        }
+    }
+    // A budget that cannot be read is not the same as none.
+    let unread = checked.iter().find(|one| one.has_tenants && !one.faults.is_empty()).map(|one| Arc::clone(&one.name));
+    let (mut pipelines, mut places, mut files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut telemetry, mut wrong): (Option<(TelemetryConfig, Option<Place>)>, _) = (None, BTreeMap::new());
+    for one in checked {
+        let merged = merge_telemetry(telemetry.as_ref(), one.telemetry, &one.faults);
+        let mut own_places = BTreeMap::new();
+        for (place, pipeline) in &one.pipelines {
+            if let Some(first) = places.get(&pipeline.name).or_else(|| own_places.get(&pipeline.name)) {
                 let message = format!(
                     "a second pipeline is called {:?}; the first is at {first}; give each a name of its own",
                     pipeline.name
                 );
-                faults.add(&place, "", message);
+                one.faults.add(place, "", message);
             }
-            pipelines.push(pipeline);
+            let unread = unread.as_deref().filter(|file| *file != &*one.name);
+            check::pipeline_tenant(place, pipeline, &tenants, unread, &one.faults);
+            own_places.insert(Arc::clone(&pipeline.name), place.clone());
         }
-        top.finish();
+        match one.faults.finish(Some(one.pipelines)) {
+            Err(faults) => drop(wrong.insert(one.name, faults)),
+            Ok(own) => {
+                telemetry = Some(merged);
+                for (place, pipeline) in own {
+                    places.insert(Arc::clone(&pipeline.name), place);
+                    files.insert(Arc::clone(&pipeline.name), Arc::clone(&one.name));
+                    pipelines.push(pipeline);
+                }
+            }
+        }
     }
-    faults.finish(telemetry.map(|(telemetry, _)| Config { pipelines, telemetry }))
+    let tenants = tenants.into_iter().map(|(name, (_, budgets))| (name, budgets)).collect();
+    match telemetry {
+        Some((telemetry, _)) if !pipelines.is_empty() || wrong.is_empty() => {
+            Ok(Loaded { config: Config { pipelines, tenants, telemetry }, files, wrong })
+        }
+        _ => Err(all(wrong)),
+    }
+}
+
+/// The faults of all files, in the order of the files.
+fn all(wrong: BTreeMap<Arc<str>, Faults>) -> Faults {
+    let mut faults: Vec<_> = wrong.into_values().flat_map(|faults| faults.0).collect();
+    faults.sort();
+    faults.dedup();
+    Faults(faults)
+}
+
+/// A file with what it says, checked for itself.
+struct Checked {
+    /// Its path.
+    name: Arc<str>,
+    /// What is wrong with it.
+    faults: Collector,
+    /// Whether it has no pipelines, but tenants.
+    is_for_all: bool,
+    /// Whether it says something of tenants, as far as that can be seen.
+    has_tenants: bool,
+    /// Tenants that it describes.
+    tenants: Tenants,
+    /// Its word on the whole process, and where that stands.
+    telemetry: (TelemetryConfig, Option<Place>),
+    /// Its pipelines, and where they stand.
+    pipelines: Vec<(Place, PipelineConfig)>,
+}
+
+impl Checked {
+    /// Checks a file.
+    fn new(document: Document, inputs: &Inputs) -> Self {
+        let Document { file, name, folder, node, faults, has_tenants } = document;
+        let is_read = node.is_some();
+        let mut node = node.unwrap_or_else(|| Node::empty(Place::other(Arc::clone(&file))));
+        if is_read {
+            environment::apply(&mut node, inputs, &faults);
+        }
+        let top = Section::top(&node, &faults);
+        let telemetry = check::telemetry(top.section("telemetry"));
+        let tenants = check::tenants(&top);
+        let is_for_all = has_tenants && !PIPELINE_KEYS.iter().chain(&["pipelines"]).any(|key| top.has(key));
+        // What could not be read is told, and not what is missing for it; and a file may be about tenants alone.
+        let pipelines = if is_read && !is_for_all { document_pipelines(&name, &folder, &top) } else { Vec::new() };
+        if is_read {
+            top.finish();
+        }
+        Self { name: file, is_for_all, has_tenants, faults, tenants, telemetry, pipelines }
+    }
 }
 
 /// The pipelines of one file, and where they stand.
-fn document_pipelines(document: &Document, top: &Section<'_>) -> Vec<(Place, PipelineConfig)> {
-    let Document { name, folder, .. } = document;
+fn document_pipelines(name: &str, folder: &Path, top: &Section<'_>) -> Vec<(Place, PipelineConfig)> {
     if top.node("pipelines").is_none() {
         let place = top.place().clone();
         return check::pipeline(top, name, folder).map(|pipeline| (place, pipeline)).into_iter().collect();
@@ -102,69 +195,73 @@ fn document_pipelines(document: &Document, top: &Section<'_>) -> Vec<(Place, Pip
 
 /// Telemetry is for the whole process: files may leave it out, or say the same.
 fn merge_telemetry(
-    known: (TelemetryConfig, Option<Place>),
+    known: Option<&(TelemetryConfig, Option<Place>)>,
     own: (TelemetryConfig, Option<Place>),
     faults: &Collector,
 ) -> (TelemetryConfig, Option<Place>) {
+    let Some(known) = known else { return own };
     match (&known.1, &own.1) {
         (Some(first), Some(place)) if known.0 != own.0 => {
             let message = format!("is for the whole process, and {first} says something else; say it once");
             faults.add(place, "telemetry", message);
-            known
+            known.clone()
         }
         (None, Some(_)) => own,
-        _ => known,
+        _ => known.clone(),
     }
 }
 
 /// One file.
 struct Document {
+    /// Its path.
+    file: Arc<str>,
     /// The name of its pipeline, if it does not say another.
     name: String,
     /// Where its paths begin.
     folder: PathBuf,
-    /// What it says.
-    node: Node,
+    /// What it says, where it can be read.
+    node: Option<Node>,
+    /// What is wrong with it.
+    faults: Collector,
+    /// Whether it says something of tenants, as far as that can be seen.
+    has_tenants: bool,
 }
 
-/// Every file with environment and flags on top.
-fn documents(inputs: &Inputs, faults: &Collector) -> Vec<Document> {
-    let mut documents: Vec<Document> =
-        files(&inputs.paths, faults).iter().filter_map(|file| read(file, inputs, faults)).collect();
-    if inputs.paths.is_empty() {
-        let names_a_source = inputs.environment.get("SOURCE_TYPE").is_some_and(|kind| !kind.is_empty())
-            || inputs.overrides.iter().any(|flag| flag.key == "source.type");
-        if !names_a_source {
-            faults.add(
-                &Place::other("no configuration"),
-                "",
-                "name a YAML file (fs-data-sink run pipeline.yaml), or set SOURCE_TYPE, SINK_TYPE and their variables; \
-                 fs-data-sink demo shows the whole at work",
-            );
-            return documents;
-        }
-        let place = Place::other("environment and flags");
-        documents.push(Document { name: "fs-data-sink".to_owned(), folder: PathBuf::new(), node: Node::empty(place) });
+/// Every file.
+fn documents(inputs: &Inputs) -> Result<Vec<Document>, Faults> {
+    if !inputs.paths.is_empty() {
+        return Ok(files(&inputs.paths).into_iter().map(|file| read(file, inputs)).collect());
     }
-    for document in &mut documents {
-        environment::apply(&mut document.node, inputs, faults);
+    let faults = Collector::default();
+    let names_a_source = inputs.environment.get("SOURCE_TYPE").is_some_and(|kind| !kind.is_empty())
+        || inputs.overrides.iter().any(|flag| flag.key == "source.type");
+    if !names_a_source {
+        faults.add(
+            &Place::other("no configuration"),
+            "",
+            "name a YAML file (fs-data-sink run pipeline.yaml), or set SOURCE_TYPE, SINK_TYPE and their variables; \
+             fs-data-sink demo shows the whole at work",
+        );
+        return faults.finish(None);
     }
-    documents
+    let file: Arc<str> = "environment and flags".into();
+    let node = Some(Node::empty(Place::other(Arc::clone(&file))));
+    let name = "fs-data-sink".to_owned();
+    Ok(vec![Document { file, name, folder: PathBuf::new(), node, faults, has_tenants: false }])
 }
 
-/// The files, and those in the folders.
-fn files(paths: &[PathBuf], faults: &Collector) -> Vec<PathBuf> {
+/// The files, and those in the folders; a folder that has none is wrong as a file would be.
+fn files(paths: &[PathBuf]) -> Vec<(PathBuf, Option<String>)> {
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            files.push(path.clone());
+            files.push((path.clone(), None));
             continue;
         }
-        let place = Place::other(path.display().to_string());
         let entries = match std::fs::read_dir(path) {
             Ok(entries) => entries,
             Err(error) => {
-                faults.add(&place, "", format!("the folder cannot be read: {error}"));
+                files.push((path.clone(), Some(format!("the folder cannot be read: {error}"))));
                 continue;
             }
         };
@@ -174,37 +271,52 @@ fn files(paths: &[PathBuf], faults: &Collector) -> Vec<PathBuf> {
         };
         let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_yaml).collect();
         if found.is_empty() {
-            faults.add(&place, "", "the folder has no file that ends in .yaml or .yml");
+            let message = "the folder has no file that ends in .yaml or .yml".to_owned();
+            files.push((path.clone(), Some(message)));
         }
         found.sort();
-        files.extend(found);
+        files.extend(found.into_iter().map(|path| (path, None)));
     }
     files
 }
 
-/// One file.
-fn read(path: &Path, inputs: &Inputs, faults: &Collector) -> Option<Document> {
-    let name: Arc<str> = path.display().to_string().into();
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
-    let message = match read {
-        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Some("the file is larger than 4 MiB".to_owned()),
-        Ok(_) => None,
-        Err(error) if error.kind() == ErrorKind::NotFound => Some("the file does not exist".to_owned()),
-        Err(error) => Some(format!("the file cannot be read: {error}")),
+/// One file, or why there is none.
+fn read((path, trouble): (PathBuf, Option<String>), inputs: &Inputs) -> Document {
+    let file: Arc<str> = path.display().to_string().into();
+    let faults = Collector::default();
+    let text = match trouble {
+        Some(message) => Err(message),
+        None => read_text(&path),
     };
-    if let Some(message) = message {
-        faults.add(&Place::Other(name), "", message);
-        return None;
-    }
-    let node = yaml::parse(&name, &text, &inputs.environment, faults)?;
-    if !matches!(node.value, Value::Map(_)) {
+    let text = text.unwrap_or_else(|message| {
+        faults.add(&Place::Other(Arc::clone(&file)), "", message);
+        String::new()
+    });
+    let node = if faults.is_empty() { yaml::parse(&file, &text, &inputs.environment, &faults) } else { None };
+    if let Some(node) = node.as_ref().filter(|node| !matches!(node.value, Value::Map(_))) {
         let message = format!("expected keys and values such as `source:` and `sink:`, found {}", node.value.kind());
         faults.add(&node.place, "", message);
-        return None;
     }
-    let stem = path.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    Some(Document { name: stem, folder: path.parent().map(Path::to_owned).unwrap_or_default(), node })
+    let node = node.filter(|node| matches!(node.value, Value::Map(_)));
+    let has_tenants = match &node {
+        Some(node) => node.get("tenants").is_some(),
+        None => text.lines().any(|line| line.starts_with("tenants")),
+    };
+    let name = path.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    Document { file, name, folder, node, faults, has_tenants }
+}
+
+/// The text of a file that is not too large.
+fn read_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err("the file is larger than 4 MiB".to_owned()),
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("the file does not exist".to_owned()),
+        Err(error) => Err(format!("the file cannot be read: {error}")),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! or every fault at once with its file, line and path (`config/fault.rs`).
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -49,10 +50,12 @@ pub use redis::{
 pub use secret::Secret;
 
 /// Everything one process runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The pipelines; at least one, names are unique.
     pub pipelines: Vec<PipelineConfig>,
+    /// What the pipelines of each tenant may use together, by its name; empty where nothing was said.
+    pub tenants: BTreeMap<Arc<str>, TenantConfig>,
     /// Logs, metrics and traces of the process.
     pub telemetry: TelemetryConfig,
 }
@@ -65,8 +68,25 @@ impl Config {
     }
 }
 
+/// What the pipelines of one tenant may use together. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantConfig {
+    /// Bytes of records in flight and of plugins' memories and tables.
+    pub memory_bytes: Option<usize>,
+    /// Files that are written at the same time, besides one for each lane.
+    pub open_files: Option<usize>,
+    /// Instances of plugins.
+    pub plugin_instances: Option<usize>,
+    /// Bytes that its sources read; what is above waits.
+    pub bytes_per_second: Option<usize>,
+    /// Bytes that its plugins send away; what is above is refused.
+    pub egress_bytes_per_second: Option<usize>,
+    /// Whether its plugins must be pinned by their digests.
+    pub is_untrusted: bool,
+}
+
 /// One pipeline: a source, what happens to its records, and a sink.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PipelineConfig {
     /// Names the ledger, the consumer and the metric labels.
     pub name: Arc<str>,
@@ -87,7 +107,7 @@ pub struct PipelineConfig {
 }
 
 /// Where records come from, with what all sources share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SourceConfig {
     /// The source itself.
     pub kind: SourceKind,
@@ -98,7 +118,7 @@ pub struct SourceConfig {
 }
 
 /// The closed set of sources.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// Topics of a Kafka cluster, read as a consumer group.
     Kafka(KafkaConfig),
@@ -124,7 +144,7 @@ impl SourceKind {
 }
 
 /// Which dead letters to read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LettersConfig {
     /// The store that they are in.
     pub sink: SinkConfig,
@@ -133,7 +153,7 @@ pub struct LettersConfig {
 }
 
 /// How to read Kafka.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// `host:port`, at least one.
     pub bootstrap_servers: Vec<String>,
@@ -164,14 +184,14 @@ pub enum KafkaStart {
 }
 
 /// Which files to read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileConfig {
     /// Paths and glob patterns, relative ones resolved against the configuration file's folder; `-` is standard input.
     pub paths: Vec<String>,
 }
 
 /// How the bytes of a record become a typed row.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeConfig {
     /// How values are encoded.
     pub format: ValueFormat,
@@ -218,7 +238,7 @@ pub enum ValueFormat {
 }
 
 /// Where schemas come from that values are written with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SchemaSources {
     /// A registry, where each value has the number of its schema ahead.
     pub registry: Option<RegistryConfig>,
@@ -229,7 +249,7 @@ pub struct SchemaSources {
 }
 
 /// Where a schema registry is, and who we are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
     /// `https://host:8081`, at least one; without a slash at the end.
     pub urls: Vec<String>,
@@ -294,7 +314,7 @@ pub enum MetadataColumn {
 }
 
 /// One plugin in a pipeline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginConfig {
     /// Its name in this pipeline: metric label, log field, dead letters.
     pub name: Arc<str>,
@@ -421,7 +441,7 @@ impl Default for OnTrap {
 }
 
 /// Where rows go, with what all sinks share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SinkConfig {
     /// The store.
     pub kind: SinkKind,
@@ -489,7 +509,7 @@ pub enum MergeVisibility {
 }
 
 /// The closed set of stores.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkKind {
     /// An S3 bucket, or a server that speaks S3.
     S3(S3Config),
@@ -518,7 +538,7 @@ impl SinkKind {
 }
 
 /// An S3 bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Config {
     /// It must exist.
     pub bucket: String,
@@ -535,7 +555,7 @@ pub struct S3Config {
 }
 
 /// A bucket of Google Cloud Storage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GcsConfig {
     /// It must exist.
     pub bucket: String,
@@ -548,7 +568,7 @@ pub struct GcsConfig {
 }
 
 /// Who writes to GCS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GcsCredentials {
     /// What Google's own programs take: `GOOGLE_APPLICATION_CREDENTIALS` or gcloud's file, else the machine's account.
     ApplicationDefault,
@@ -561,7 +581,7 @@ pub enum GcsCredentials {
 }
 
 /// A container of Azure Blob Storage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AzureConfig {
     /// The storage account.
     pub account: String,
@@ -576,7 +596,7 @@ pub struct AzureConfig {
 }
 
 /// Who writes to Azure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AzureCredentials {
     /// A key of the account.
     AccessKey(Secret),
@@ -590,7 +610,7 @@ pub enum AzureCredentials {
 }
 
 /// A folder of a Hadoop file system.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HdfsConfig {
     /// How to get there.
     pub protocol: HdfsProtocol,
@@ -601,7 +621,7 @@ pub struct HdfsConfig {
 }
 
 /// The two ways into HDFS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HdfsProtocol {
     /// Hadoop's RPC, to a namenode or a name service. Kerberos where the Hadoop configuration asks for it.
     Native {
@@ -622,7 +642,7 @@ pub enum HdfsProtocol {
 }
 
 /// A folder on this machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalConfig {
     /// Root of everything written; made when missing.
     pub base_path: PathBuf,
@@ -775,7 +795,7 @@ pub enum Statistics {
 }
 
 /// When files are finished, and what may be in flight.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
     /// What is promised about each record.
     pub delivery: Delivery,
@@ -824,7 +844,7 @@ pub enum ErrorHandling {
 }
 
 /// Where refused records go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadLetterConfig {
     /// JSON lines in the sink's store, under `_fs_data_sink/<pipeline>/dead_letters/`.
     Store,
@@ -835,7 +855,7 @@ pub enum DeadLetterConfig {
 }
 
 /// A topic for refused records.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaLetterConfig {
     /// `host:port`, at least one.
     pub bootstrap_servers: Vec<String>,

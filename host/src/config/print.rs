@@ -15,7 +15,7 @@ use super::{
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
     RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig, RunConfig,
     SchemaSources, Secret, SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig,
-    ValueFormat,
+    TenantConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -40,6 +40,10 @@ pub(super) fn yaml(config: &Config) -> String {
             Map::from_iter([("pipelines".to_owned(), Value::Object(pipelines))])
         }
     };
+    if !config.tenants.is_empty() {
+        let tenants: Map<_, _> = config.tenants.iter().map(|(name, one)| (name.to_string(), tenant(one))).collect();
+        top.insert("tenants".to_owned(), Value::Object(tenants));
+    }
     top.insert("telemetry".to_owned(), telemetry(&config.telemetry));
     let mut text = "# Relative paths begin at the working folder.\n".to_owned();
     write(&mut text, &Value::Object(top), 0);
@@ -60,6 +64,18 @@ fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
         ("dead_letter", letters(dead_letter)),
     ];
     sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The budgets of a tenant.
+fn tenant(config: &TenantConfig) -> Value {
+    json!({
+        "memory": config.memory_bytes,
+        "open_files": config.open_files,
+        "plugin_instances": config.plugin_instances,
+        "bytes_per_second": config.bytes_per_second,
+        "egress_bytes_per_second": config.egress_bytes_per_second,
+        "untrusted": config.is_untrusted,
+    })
 }
 
 /// The place for refused records.

@@ -14,12 +14,8 @@ use super::{
 };
 
 /// Keys of the original or of the plan that other versions serve; better words than "unknown key".
-const OTHER_VERSIONS: [(&str, &str); 4] = [
-    ("sink.extra_config", "further options of stores"),
-    ("schema.registry", "schema registries"),
-    ("pipeline.tenant", "budgets of tenants"),
-    ("tenants", "budgets of tenants"),
-];
+const OTHER_VERSIONS: [(&str, &str); 2] =
+    [("sink.extra_config", "further options of stores"), ("schema.registry", "schema registries")];
 
 /// A section while it is read.
 #[derive(Debug)]

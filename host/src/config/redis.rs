@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::Secret;
 
 /// How to read Redis. It has a stream or a list, and lists only under `at_least_once`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConfig {
     /// Where it is, and who we are.
     pub connection: RedisConnection,

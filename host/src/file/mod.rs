@@ -38,6 +38,7 @@ use crate::{
     memory::{MemoryBudget, MemoryGuard},
     store::{Path, Store},
     telemetry::metrics::Metrics,
+    tenant::OpenFileGuard,
 };
 
 mod dataset;
@@ -107,8 +108,8 @@ pub struct Generation {
     delta_before: Arc<CheckpointDelta>,
     /// Datasets by name, with their open files.
     datasets: HashMap<Box<str>, Dataset>,
-    /// Number of open files.
-    open_files: usize,
+    /// One for each open file, in the count of the tenant.
+    open_files: Vec<OpenFileGuard>,
     /// Number of the next file.
     next_file: u32,
     /// Finished files.
@@ -139,7 +140,7 @@ impl Generation {
             delta: CheckpointDelta::default(),
             delta_before: Arc::default(),
             datasets: HashMap::new(),
-            open_files: 0,
+            open_files: Vec::new(),
             next_file: 0,
             files: Vec::new(),
             dead_letters: Vec::new(),
@@ -198,7 +199,7 @@ impl Generation {
     #[must_use]
     pub fn is_due(&self) -> bool {
         let waiting: usize = self.datasets.values().map(|known| known.waiting.len()).sum();
-        let progress = Progress { files: self.files.len() + self.open_files + waiting, ..self.progress };
+        let progress = Progress { files: self.files.len() + self.open_files.len() + waiting, ..self.progress };
         let due = self.rules.due(&progress, self.budget(), Instant::now());
         if let Some(why) = due {
             tracing::debug!(lane = self.context.lane, generation = self.sequence, ?why, "generation ends");
@@ -259,6 +260,12 @@ impl Generation {
         self.next();
     }
 
+    /// Whether one more file may be opened now: of this lane, and of its tenant, whose lanes may have one each whatever it has.
+    fn may_open(&self) -> bool {
+        let open = self.open_files.len();
+        self.rules.may_open(open) && (open == 0 || self.context.budget.tenant().may_open_file())
+    }
+
     /// Notes that there is something now.
     fn begin(&mut self) {
         if self.progress.began.is_none() {
@@ -272,7 +279,7 @@ impl Generation {
         self.sequence += 1;
         self.progress = Progress::default();
         self.next_file = 0;
-        self.open_files = 0;
+        self.open_files.clear();
         self.kept_bytes = 0;
         self.file_bytes = 0;
         self.memory.resize(0);
@@ -305,7 +312,8 @@ impl Generation {
 
     /// The memory budget now.
     fn budget(&self) -> Memory {
-        Memory { used_bytes: self.context.budget.used_bytes(), limit_bytes: self.context.budget.limit_bytes() }
+        let (used_bytes, limit_bytes) = self.context.budget.pressure();
+        Memory { used_bytes, limit_bytes }
     }
 }
 

@@ -51,15 +51,16 @@ impl Generation {
         if !known.waiting.takes(rows.schema_ref()) {
             self.finish_waiting(dataset).await?;
         }
-        let Some(known) = self.datasets.get_mut(dataset) else { return Ok(()) };
+        let Some(known) = self.datasets.get(dataset) else { return Ok(()) };
         let is_worth_a_file = rows.num_rows() >= ROWS_WORTH_A_FILE && !known.waiting.has(directory);
-        if is_worth_a_file && self.rules.may_open(self.open_files) {
+        if is_worth_a_file && self.may_open() {
             self.open(dataset, directory, rows.schema_ref(), origin)?;
-            self.append(dataset, directory, &rows).await
-        } else {
-            known.waiting.push(directory, rows, origin);
-            Ok(())
+            return self.append(dataset, directory, &rows).await;
         }
+        if let Some(known) = self.datasets.get_mut(dataset) {
+            known.waiting.push(directory, rows, origin);
+        }
+        Ok(())
     }
 
     /// Counts the rows that came to wait, and opens files for directories that are worth one by now.
@@ -76,7 +77,7 @@ impl Generation {
         for directory in ready {
             let Some(known) = self.datasets.get(dataset) else { return Ok(()) };
             let (rows, bytes) = known.waiting.size(&directory);
-            if self.rules.may_open(self.open_files) {
+            if self.may_open() {
                 self.write_waiting(dataset, &directory).await?;
             } else if self.rules.is_full(bytes, rows as u64) {
                 self.write_waiting(dataset, &directory).await?;
@@ -131,7 +132,7 @@ impl Generation {
         for dataset in waiting {
             self.finish_waiting(&dataset).await?;
         }
-        let mut open: Vec<(u32, Box<str>, Arc<str>)> = Vec::with_capacity(self.open_files);
+        let mut open: Vec<(u32, Box<str>, Arc<str>)> = Vec::with_capacity(self.open_files.len());
         for (name, dataset) in &self.datasets {
             open.extend(
                 dataset.open.iter().map(|(directory, file)| (file.number, name.clone(), Arc::clone(directory))),
@@ -184,7 +185,7 @@ impl Generation {
         };
         known.open.insert(Arc::clone(directory), OpenFile::open(new, &self.context.metrics)?);
         self.next_file += 1;
-        self.open_files += 1;
+        self.open_files.push(self.context.budget.tenant().open_file());
         Ok(())
     }
 
@@ -227,7 +228,7 @@ impl Generation {
         let Some(file) = self.datasets.get_mut(dataset).and_then(|known| known.open.remove(directory)) else {
             return Ok(());
         };
-        self.open_files -= 1;
+        self.open_files.pop();
         self.count_memory(file.held_bytes(), 0);
         let covered = if file.origin.last_batch < self.progress.batches { &self.delta_before } else { &self.delta };
         let sources = covered.since(&file.origin.begins_after).of_topic(dataset);

@@ -244,10 +244,10 @@ impl Flow {
             (None, Some(partition)) => known.take(partition, &self.dataset).await?,
             (None, None) => Vec::new(),
         };
-        let Shared { config, plugins, metrics, .. } = &self.shared;
+        let Shared { config, plugins, metrics, budget, .. } = &self.shared;
         let context = ChainContext {
             pipeline: Arc::clone(&config.name),
-            tenant: Arc::clone(&config.tenant),
+            tenant: budget.tenant().clone(),
             lane: self.lane,
             metrics: metrics.clone(),
             pauses: self.pauses.clone(),

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -32,6 +32,8 @@ pub struct Totals {
     rows_committed: AtomicU64,
     /// Refused records by code.
     rejected_by_code: Mutex<BTreeMap<String, u64>>,
+    /// Whether there was a commit.
+    has_committed: AtomicBool,
     /// Wakes one who waits for a commit.
     commits: Notify,
 }
@@ -82,12 +84,18 @@ impl Totals {
         self.files.fetch_add(files, Ordering::Relaxed);
         self.file_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.rows_committed.fetch_add(rows, Ordering::Relaxed);
+        self.has_committed.store(true, Ordering::Relaxed);
         self.commits.notify_one();
     }
 
     /// Waits for the next commit, or returns at once where there was one since the last time. For one task.
     pub(super) async fn next_commit(&self) {
         self.commits.notified().await;
+    }
+
+    /// Whether there was a commit.
+    pub fn has_committed(&self) -> bool {
+        self.has_committed.load(Ordering::Relaxed)
     }
 
     /// Records read so far.

@@ -36,6 +36,8 @@ pub(super) enum Limit {
     MetricNames,
     /// A snapshot of its state.
     StateBytes,
+    /// Memories and tables of all plugins of its tenant.
+    TenantMemory,
 }
 
 impl Limit {
@@ -56,6 +58,7 @@ impl Limit {
             Self::Handles => "handles",
             Self::MetricNames => "metric_names",
             Self::StateBytes => "state_bytes",
+            Self::TenantMemory => "tenant_memory",
         }
     }
 }

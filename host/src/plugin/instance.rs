@@ -24,7 +24,7 @@ use super::{
     component::LoadedPlugin,
     failure::{CallError, Failure, FailureKind, Limit, clean},
     grants::{self, Session},
-    limiter::Limiter,
+    limiter::{Limiter, Refused},
     places::Place,
     version::{Misfit, misfit},
     voice::{Channel, Pipe, Voice},
@@ -170,7 +170,7 @@ impl Instance {
         place: Place<Self>,
     ) -> Result<Self, Failure> {
         let limits = &loaded.config().limits;
-        let budget = Arc::new(CallBudget::new(limits));
+        let (budget, tenant) = (Arc::new(CallBudget::new(limits)), voice.tenant().clone());
         let pipes = [Channel::Output, Channel::Error].map(|channel| Pipe::new(voice, channel, &budget));
         let mut store = Store::new(
             loaded.engine(),
@@ -178,7 +178,7 @@ impl Instance {
                 wasi: loaded.capabilities().wasi(&pipes)?,
                 table: ResourceTable::new(),
                 session: Session::new(loaded.capabilities(), voice),
-                limiter: Limiter::new(limits.memory_bytes, Arc::clone(&loaded.shared().memory)),
+                limiter: Limiter::new(limits.memory_bytes, Arc::clone(&loaded.shared().memory), tenant),
                 budget,
                 deadline: Instant::now(),
                 voice: Arc::clone(voice),
@@ -394,10 +394,17 @@ fn failure_of(function: &str, error: &wasmtime::Error, store: &Store<HostState>,
     } else if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
         let Failure { kind, message, limit } = out_of_handles();
         (kind, message, limit)
-    } else if state.limiter.refused() {
+    } else if let Some(refused) = state.limiter.refused() {
         let causes = causes().collect::<Vec<_>>().join(": ");
-        let words = format!("needed more memory than it may have (limits.memory) in `{function}`: {causes}");
-        (FailureKind::Memory, words, Some(Limit::Memory))
+        let (whose, limit) = match refused {
+            Refused::Own => ("it may have (limits.memory)".to_owned(), Limit::Memory),
+            Refused::Tenant => {
+                let tenant = &**state.voice.tenant();
+                (format!("plugins of its tenant may have (tenants.{tenant}.memory)"), Limit::TenantMemory)
+            }
+        };
+        let words = format!("needed more memory than {whose} in `{function}`: {causes}");
+        (FailureKind::Memory, words, Some(limit))
     } else {
         (FailureKind::Trap, format!("trapped in `{function}`: {}", causes().collect::<Vec<_>>().join(": ")), None)
     };

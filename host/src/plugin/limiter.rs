@@ -1,4 +1,5 @@
-//! One budget over all memories of an instance, and one over all its tables.
+//! One budget over all memories of an instance, and one over all its tables; both are part of what the plugins of its tenant may
+//! have together.
 //!
 //! wasmtime's own `StoreLimits` count per memory, so that a plugin with many memories would have many budgets.
 
@@ -8,6 +9,8 @@ use std::sync::{
 };
 
 use wasmtime::ResourceLimiter;
+
+use crate::tenant::Tenant;
 
 /// Bytes of one table slot.
 const SLOT_BYTES: usize = size_of::<usize>();
@@ -43,6 +46,8 @@ impl MemoryUse {
 pub(super) struct Limiter {
     /// Where it is added up.
     total: Arc<MemoryUse>,
+    /// Whose it is.
+    tenant: Tenant,
     /// Most bytes of all memories together, and again of all tables.
     limit_bytes: usize,
     /// Bytes of all memories.
@@ -51,14 +56,23 @@ pub(super) struct Limiter {
     table_bytes: usize,
     /// What the growth that was allowed last added, in case it fails.
     last_growth: usize,
-    /// Whether a growth was refused since the last call began.
-    refused: bool,
+    /// Whose limit refused a growth since the last call began.
+    refused: Option<Refused>,
+}
+
+/// Whose limit a growth was above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The plugin's own, or that of the machine.
+    Own,
+    /// That of all plugins of its tenant.
+    Tenant,
 }
 
 impl Limiter {
     /// Nothing held yet.
-    pub(super) fn new(limit_bytes: usize, total: Arc<MemoryUse>) -> Self {
-        Self { total, limit_bytes, memory_bytes: 0, table_bytes: 0, last_growth: 0, refused: false }
+    pub(super) fn new(limit_bytes: usize, total: Arc<MemoryUse>, tenant: Tenant) -> Self {
+        Self { total, tenant, limit_bytes, memory_bytes: 0, table_bytes: 0, last_growth: 0, refused: None }
     }
 
     /// Bytes of memories and tables.
@@ -68,12 +82,24 @@ impl Limiter {
 
     /// A call begins.
     pub(super) fn start_call(&mut self) {
-        self.refused = false;
+        self.refused = None;
     }
 
-    /// Whether a growth was refused since the call began.
-    pub(super) fn refused(&self) -> bool {
+    /// Whose limit refused a growth since the call began, if one was.
+    pub(super) fn refused(&self) -> Option<Refused> {
         self.refused
+    }
+
+    /// Whether so many bytes more fit, where one kind of them has come to `grown`; takes them from the tenant's.
+    fn takes(&mut self, growth: usize, grown: usize) -> bool {
+        if grown > self.limit_bytes {
+            self.refused = Some(Refused::Own);
+        } else if !self.tenant.take_plugin_bytes(growth) {
+            self.refused = Some(Refused::Tenant);
+        } else {
+            return true;
+        }
+        false
     }
 }
 
@@ -81,8 +107,7 @@ impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let growth = desired.saturating_sub(current);
         let grown = self.memory_bytes.saturating_add(growth);
-        if grown > self.limit_bytes {
-            self.refused = true;
+        if !self.takes(growth, grown) {
             return Ok(false);
         }
         let before = self.bytes();
@@ -95,17 +120,17 @@ impl ResourceLimiter for Limiter {
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         let before = self.bytes();
         self.memory_bytes = self.memory_bytes.saturating_sub(self.last_growth);
+        self.tenant.give_plugin_bytes(self.last_growth);
         self.last_growth = 0;
         self.total.change(before, self.bytes());
-        self.refused = true;
+        self.refused = Some(Refused::Own);
         Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let growth = desired.saturating_sub(current).saturating_mul(SLOT_BYTES);
         let grown = self.table_bytes.saturating_add(growth);
-        if grown > self.limit_bytes {
-            self.refused = true;
+        if !self.takes(growth, grown) {
             return Ok(false);
         }
         let before = self.bytes();
@@ -130,19 +155,21 @@ impl ResourceLimiter for Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.total.change(self.bytes(), 0);
+        self.tenant.give_plugin_bytes(self.bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TenantConfig;
 
     #[test]
     fn many_memories_share_one_budget_and_a_failed_growth_is_given_back() {
-        let mut limiter = Limiter::new(100, Arc::default());
+        let mut limiter = Limiter::new(100, Arc::default(), "shop".into());
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap());
-        assert!(limiter.refused());
+        assert_eq!(limiter.refused(), Some(Refused::Own));
         limiter.start_call();
         assert!(limiter.memory_growing(0, 40, None).unwrap());
         limiter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
@@ -152,9 +179,24 @@ mod tests {
     }
 
     #[test]
+    fn plugins_of_a_tenant_share_a_budget_and_give_back_what_they_had() {
+        let limits = TenantConfig { memory_bytes: Some(200), ..TenantConfig::default() };
+        let tenant = Tenant::alone("shop", limits);
+        let mut limiters = [(); 2].map(|()| Limiter::new(100, Arc::default(), tenant.clone()));
+        assert!(limiters[0].memory_growing(0, 90, None).unwrap());
+        assert!(limiters[1].table_growing(0, 7, None).unwrap());
+        assert!(!limiters[1].memory_growing(0, 60, None).unwrap());
+        assert_eq!(limiters[1].refused(), Some(Refused::Tenant));
+        limiters[0].memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert!(limiters[1].memory_growing(0, 60, None).unwrap());
+        drop(limiters);
+        assert_eq!(tenant.usage().plugin_bytes, 0);
+    }
+
+    #[test]
     fn what_all_instances_hold_is_added_up_and_goes_with_them() {
         let total: Arc<MemoryUse> = Arc::default();
-        let mut limiters = [Limiter::new(100, Arc::clone(&total)), Limiter::new(100, Arc::clone(&total))];
+        let mut limiters = [(); 2].map(|()| Limiter::new(100, Arc::clone(&total), "shop".into()));
         for limiter in &mut limiters {
             assert!(limiter.memory_growing(0, 60, None).unwrap());
             assert!(limiter.table_growing(0, 2, None).unwrap());

@@ -33,6 +33,7 @@ use crate::{
     batch::{DecodedBatch, Rejection},
     error::PipelineError,
     telemetry::metrics::Metrics,
+    tenant::Tenant,
 };
 use policy::Stage;
 
@@ -71,8 +72,8 @@ mod voice;
 pub struct ChainContext {
     /// The pipeline's name.
     pub pipeline: Arc<str>,
-    /// Whose it is.
-    pub tenant: Arc<str>,
+    /// Whose it is, with what all plugins of that tenant may use.
+    pub tenant: Tenant,
     /// Which of the pipeline's workers.
     pub lane: usize,
     /// Where calls, traps and dropped rows are counted.

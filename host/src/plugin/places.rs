@@ -1,16 +1,23 @@
-//! How many plugin instances live at once: in the process, and of one plugin.
+//! How many plugin instances live at once: in the process, of one tenant, and of one plugin.
 //!
 //! Comes in: who wants to start an instance. Goes out: a [`Place`], which is free again when it is dropped. Promises:
 //! there are never more instances than places; who finds none takes that of the instance that is idle longest, and
-//! waits only while all are at work or hold rows. So one plugin that has taken all places holds up nobody for good.
+//! waits only while all are at work or hold rows. So one plugin that has taken all places holds up nobody for good. Who has all
+//! that its tenant may have takes from that tenant alone.
 
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
+
+use crate::tenant::{Tenant, TenantLimit};
+
+/// Longest time between two looks for a place.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Places for instances, `T`. Cheap to clone.
 pub(super) struct Places<T>(Arc<Inner<T>>);
@@ -33,8 +40,8 @@ struct State<T> {
     used_by: BTreeMap<u64, usize>,
     /// Number of the next plugin or idle instance.
     next: u64,
-    /// Idle instances with their plugin; the first one is idle longest.
-    idle: BTreeMap<u64, (u64, T)>,
+    /// Idle instances with whose they are; the first one is idle longest.
+    idle: BTreeMap<u64, (Holder, T)>,
 }
 
 /// A plugin as the places know it.
@@ -46,12 +53,21 @@ pub(super) struct Owner {
     most: usize,
 }
 
+/// Whose an instance is.
+#[derive(Clone, Debug)]
+pub(super) struct Holder {
+    /// The plugin's number.
+    plugin: u64,
+    /// Whose pipeline it is in.
+    tenant: Tenant,
+}
+
 /// The right to one instance.
 pub(super) struct Place<T> {
     /// Of which places.
     places: Places<T>,
-    /// The plugin's number.
-    owner: u64,
+    /// Whose it is.
+    holder: Holder,
 }
 
 /// An idle instance, which may be taken away to make room.
@@ -76,7 +92,7 @@ impl<T> fmt::Debug for Places<T> {
 
 impl<T> fmt::Debug for Place<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Place").field("owner", &self.owner).finish_non_exhaustive()
+        formatter.debug_struct("Place").field("holder", &self.holder).finish_non_exhaustive()
     }
 }
 
@@ -99,35 +115,45 @@ impl<T> Places<T> {
     }
 
     /// A place, if there is one or an idle instance gives its own.
-    pub(super) fn try_take(&self, owner: Owner) -> Option<Place<T>> {
+    pub(super) fn try_take(&self, owner: Owner, tenant: &Tenant) -> Option<Place<T>> {
         loop {
             let mut state = self.state();
             let own = state.used_by.get(&owner.number).copied().unwrap_or(0);
-            if own < owner.most && state.used < self.0.most {
+            let (of_plugin, of_tenant) = (own >= owner.most, !tenant.may_start_instance());
+            if !of_plugin && !of_tenant && state.used < self.0.most {
                 state.used += 1;
                 state.used_by.insert(owner.number, own + 1);
-                return Some(Place { places: self.clone(), owner: owner.number });
+                // Under the lock, so that no two take the last one.
+                tenant.instances_changed(1);
+                let holder = Holder { plugin: owner.number, tenant: tenant.clone() };
+                return Some(Place { places: self.clone(), holder });
             }
-            // Only one of its own helps a plugin that has all it may have.
-            let only_own = own >= owner.most;
             drop(state);
-            if !self.make_room(|number| !only_own || number == owner.number) {
+            if of_tenant {
+                tenant.hit(TenantLimit::PluginInstances);
+            }
+            // Only one of its own helps a plugin, or a tenant, that has all it may have.
+            let helps = |holder: &Holder| {
+                (!of_plugin || holder.plugin == owner.number) && (!of_tenant || holder.tenant.name() == tenant.name())
+            };
+            if !self.make_room(helps) {
                 return None;
             }
         }
     }
 
     /// A place as soon as there is one. Cancel-safe.
-    pub(super) async fn take(&self, owner: Owner) -> Place<T> {
+    pub(super) async fn take(&self, owner: Owner, tenant: &Tenant) -> Place<T> {
         loop {
             let freed = self.0.freed.notified();
             tokio::pin!(freed);
             // From here on nothing that becomes free is missed.
             freed.as_mut().enable();
-            if let Some(place) = self.try_take(owner) {
+            if let Some(place) = self.try_take(owner, tenant) {
                 return place;
             }
-            freed.await;
+            // A budget that was raised tells nobody here.
+            let _ = tokio::time::timeout(LOOK, freed).await;
         }
     }
 
@@ -141,20 +167,25 @@ impl<T> Places<T> {
         }
     }
 
+    /// Lets go of the instance of a tenant that is idle longest; whether there was one.
+    pub(super) fn make_room_of(&self, tenant: &Tenant) -> bool {
+        self.make_room(|holder| holder.tenant.name() == tenant.name())
+    }
+
     /// An instance has nothing to do and holds nothing.
-    pub(super) fn park(&self, place_owner: u64, instance: T) -> Idle<T> {
+    pub(super) fn park(&self, holder: Holder, instance: T) -> Idle<T> {
         let mut state = self.state();
         let number = state.take_number();
-        state.idle.insert(number, (place_owner, instance));
+        state.idle.insert(number, (holder, instance));
         drop(state);
         self.0.freed.notify_waiters();
         Idle { places: self.clone(), number }
     }
 
     /// Drops the instance that is idle longest of those whose plugin is asked for; whether there was one.
-    fn make_room(&self, is_asked_for: impl Fn(u64) -> bool) -> bool {
+    fn make_room(&self, is_asked_for: impl Fn(&Holder) -> bool) -> bool {
         let mut state = self.state();
-        let longest = state.idle.iter().find(|(_, (owner, _))| is_asked_for(*owner)).map(|(number, _)| *number);
+        let longest = state.idle.iter().find(|(_, (holder, _))| is_asked_for(holder)).map(|(number, _)| *number);
         let taken = longest.and_then(|number| state.idle.remove(&number));
         // Its place becomes free as it is dropped, which asks for the lock.
         drop(state);
@@ -177,8 +208,8 @@ impl<T> State<T> {
 
 impl<T> Place<T> {
     /// Whose it is.
-    pub(super) fn owner(&self) -> u64 {
-        self.owner
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     /// Where it is.
@@ -191,10 +222,11 @@ impl<T> Drop for Place<T> {
     fn drop(&mut self) {
         let mut state = self.places.state();
         state.used = state.used.saturating_sub(1);
-        match state.used_by.get_mut(&self.owner) {
+        match state.used_by.get_mut(&self.holder.plugin) {
             Some(used) if *used > 1 => *used -= 1,
-            _ => drop(state.used_by.remove(&self.owner)),
+            _ => drop(state.used_by.remove(&self.holder.plugin)),
         }
+        self.holder.tenant.instances_changed(-1);
         drop(state);
         self.places.0.freed.notify_waiters();
     }
@@ -220,21 +252,25 @@ impl<T> Drop for Idle<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::config::TenantConfig;
 
     /// An instance that is nothing but its place.
     struct Instance(Option<Place<Self>>);
 
     /// A place, as an instance.
     fn start(places: &Places<Instance>, owner: Owner) -> Option<Instance> {
-        places.try_take(owner).map(|place| Instance(Some(place)))
+        start_for(places, owner, &Tenant::from("shop"))
+    }
+
+    /// The same of a tenant.
+    fn start_for(places: &Places<Instance>, owner: Owner, tenant: &Tenant) -> Option<Instance> {
+        places.try_take(owner, tenant).map(|place| Instance(Some(place)))
     }
 
     /// Parks an instance.
     fn park(places: &Places<Instance>, instance: Instance) -> Idle<Instance> {
-        places.park(instance.0.as_ref().unwrap().owner(), instance)
+        places.park(instance.0.as_ref().unwrap().holder().clone(), instance)
     }
 
     #[test]
@@ -270,6 +306,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_at_its_limit_takes_from_itself_alone() {
+        let places = Places::new(10);
+        let limits = TenantConfig { plugin_instances: Some(2), ..TenantConfig::default() };
+        let (shop, bank) = (Tenant::alone("shop", limits), Tenant::from("bank"));
+        let (a, b) = (places.owner(9), places.owner(9));
+        let of_bank = park(&places, start_for(&places, a, &bank).unwrap());
+        let first = start_for(&places, a, &shop).unwrap();
+        let second = park(&places, start_for(&places, b, &shop).unwrap());
+        let third = start_for(&places, a, &shop).unwrap();
+        assert!(second.wake().is_none());
+        assert!(start_for(&places, b, &shop).is_none());
+        assert_eq!((shop.usage().instances, shop.hits(TenantLimit::PluginInstances)), (2, 2));
+        assert!(start_for(&places, b, &bank).is_some());
+        drop((first, third));
+        assert_eq!(shop.usage().instances, 0);
+        assert!(of_bank.wake().is_some());
+    }
+
+    #[test]
     fn an_idle_instance_goes_with_whoever_owned_it() {
         let places = Places::new(1);
         let owner = places.owner(1);
@@ -286,7 +341,7 @@ mod tests {
             let busy = start(&places, owner).unwrap();
             let waiting = tokio::spawn({
                 let places = places.clone();
-                async move { places.take(owner).await }
+                async move { places.take(owner, &Tenant::from("shop")).await }
             });
             tokio::time::sleep(Duration::from_millis(5)).await;
             assert!(!waiting.is_finished());

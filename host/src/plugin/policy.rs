@@ -315,8 +315,8 @@ impl Stage {
         self.instance = if self.holds_rows || self.plugin.has_state() {
             Resting::Kept(Box::new(instance))
         } else {
-            let (places, owner) = (instance.place().places().clone(), instance.place().owner());
-            Resting::Idle(places.park(owner, instance))
+            let (places, holder) = (instance.place().places().clone(), instance.place().holder().clone());
+            Resting::Idle(places.park(holder, instance))
         };
     }
 
@@ -401,6 +401,10 @@ impl Stage {
                 Err(failure) if failure.limit == Some(Limit::Instances) => {
                     room::wait_for_room(&self.context, &self.plugin).await?;
                 }
+                // Its tenant may have others that do nothing.
+                Err(failure)
+                    if failure.limit == Some(Limit::TenantMemory)
+                        && self.plugin.shared().places.make_room_of(&self.context.tenant) => {}
                 started => break started?,
             }
         };

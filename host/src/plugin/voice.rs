@@ -24,7 +24,7 @@ use super::{
     budget::CallBudget,
     failure::{Limit, clean_to},
 };
-use crate::telemetry::rate_limit::RateLimited;
+use crate::{telemetry::rate_limit::RateLimited, tenant::Tenant};
 
 /// Metric names of one plugin in one lane; each is a time series for ever.
 const METRIC_NAMES_MAX: usize = 64;
@@ -125,9 +125,23 @@ impl Voice {
         );
     }
 
-    /// So many bytes of the plugin left the process.
-    pub(super) fn left(&self, grant: &'static str, bytes: u64) {
-        self.context.metrics.plugin_egress(&self.plugin, grant, bytes);
+    /// Whose it is.
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.context.tenant
+    }
+
+    /// So many bytes of the plugin leave the process; or in words why they may not, since its tenant has sent too much.
+    pub(super) fn leaves(&self, grant: &'static str, bytes: usize) -> Result<(), String> {
+        let tenant = self.tenant();
+        if tenant.send(bytes) {
+            self.context.metrics.plugin_egress(&self.plugin, grant, bytes as u64);
+            return Ok(());
+        }
+        let most = tenant.limits().egress_bytes_per_second.unwrap_or_default();
+        Err(format!(
+            "its tenant has sent more than {most} bytes a second (tenants.{}.egress_bytes_per_second)",
+            &**tenant
+        ))
     }
 
     /// A line through `wasi:logging`. What is critical is kept like standard error, which not every plugin has.

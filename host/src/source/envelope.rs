@@ -183,7 +183,7 @@ impl EnvelopeBuilder {
         let whole = |error: ArrowError| internal(error.into());
         let batch = RecordBatch::try_new(Arc::clone(&ENVELOPE_SCHEMA), columns).map_err(whole)?;
         let envelope = Envelope::try_new(batch).map_err(whole)?;
-        Ok(RawBatch { dataset, envelope, rows: None, delta, memory: budget.hold(bytes) })
+        Ok(RawBatch { dataset, envelope, rows: None, delta, memory: budget.hold_read(bytes) })
     }
 }
 

@@ -31,6 +31,8 @@ struct Known {
     states: BTreeMap<String, PipelineState>,
     /// What holds pipelines up, by name.
     waiting: BTreeMap<String, String>,
+    /// Lines about the configuration.
+    notes: Vec<String>,
 }
 
 impl Health {
@@ -42,6 +44,24 @@ impl Health {
     /// Notes the state of a pipeline.
     pub fn set_pipeline(&self, name: &str, state: PipelineState) {
         self.known().states.insert(name.to_owned(), state);
+    }
+
+    /// Forgets a pipeline.
+    pub fn remove(&self, name: &str) {
+        let mut known = self.known();
+        known.states.remove(name);
+        known.waiting.remove(name);
+    }
+
+    /// Lines about the configuration, in the place of those before.
+    pub fn set_notes(&self, notes: Vec<String>) {
+        self.known().notes = notes;
+    }
+
+    /// Lines about the configuration.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.known().notes.clone()
     }
 
     /// Notes what a running pipeline waits for, or that it goes on.

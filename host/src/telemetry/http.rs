@@ -67,9 +67,9 @@ async fn status(State((health, _)): State<Known>) -> String {
     format!("fs-data-sink {}\n{}", env!("CARGO_PKG_VERSION"), page(&health))
 }
 
-/// One line a pipeline.
+/// One line a pipeline, and what is refused of the configuration.
 fn page(health: &Health) -> String {
-    health.states().iter().fold(String::new(), |mut text, (name, state)| {
+    let mut text = health.states().iter().fold(String::new(), |mut text, (name, state)| {
         // Writing to a String cannot fail.
         let _ = match state {
             PipelineState::Starting => writeln!(text, "{name}: starting"),
@@ -79,5 +79,10 @@ fn page(health: &Health) -> String {
             PipelineState::Failed(why) => writeln!(text, "{name}: failed: {why}"),
         };
         text
-    })
+    });
+    for note in health.notes() {
+        // A fault may have several lines.
+        let _ = writeln!(text, "# {}", note.replace('\n', " "));
+    }
+    text
 }

@@ -29,9 +29,13 @@ mod http;
 mod logs;
 pub mod metrics;
 pub mod rate_limit;
+mod reloads;
+mod tenants;
 
 pub use health::{Health, PipelineState};
 pub use logs::check_log_level;
+pub use reloads::Reloads;
+pub use tenants::observe as observe_tenants;
 
 /// Metrics are pushed this often, as the original did.
 const PUSH_INTERVAL: Duration = Duration::from_secs(5);

@@ -56,9 +56,10 @@
 //! | | **Supply chain** | |
 //! | 40–43 | cut, wrong kind, digest, cache | `loading`; a registry that answers something else: unit `plugin::fetch` |
 //! | 44 | another version, more functions, one more case of an enum | `versions` |
-//! | 45 | a file that changes | with the swap at a commit |
+//! | 45 | a file that changes | end to end: `reload` |
 //! | | **Neighbours** | |
-//! | 46, 48 | two tenants | with the budgets of tenants |
+//! | 46 | two tenants, one plugin | `tenants::a_tenant_with_one_place_…`, `redis_bucket`, `memory` |
+//! | 48 | a tenant with all it may have | with the CPU share of tenants |
 //! | 47 | memory of another instance | `memory::memory_that_another_instance_has_left_is_zero` |
 //! | 49 | no place left | `limits::{an_instance_too_many_…, more_chains_than_…}`; unit: `plugin::places` |
 //! | | all of them in one process | `neighbour::a_healthy_plugin_beside_all_crimes_loses_no_row_and_little_time` |
@@ -95,6 +96,8 @@ mod outside;
 mod redis_bucket;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tenants;
 #[cfg(test)]
 mod time_and_memory;
 #[cfg(test)]

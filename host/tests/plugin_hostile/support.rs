@@ -18,6 +18,7 @@ use fs_data_sink::{
     error::PipelineError,
     plugin::{Chain, ChainContext, ChainOutput, Compiler, LanePauses, PluginEngine},
     telemetry::metrics::Metrics,
+    tenant::Tenant,
 };
 use serde_json::Value;
 
@@ -118,11 +119,22 @@ pub(crate) async fn open_in(
     schema: SchemaRef,
     pauses: LanePauses,
 ) -> Result<Chain, PipelineError> {
+    open_of("test".into(), pipeline, plugins, schema, pauses).await
+}
+
+/// The same of a certain tenant.
+pub(crate) async fn open_of(
+    tenant: Tenant,
+    pipeline: &str,
+    plugins: &[PluginConfig],
+    schema: SchemaRef,
+    pauses: LanePauses,
+) -> Result<Chain, PipelineError> {
     LazyLock::force(&METERS);
     let metrics = Metrics::new(pipeline, "test", "test", "test");
     let load = |config: &PluginConfig| ENGINE.load_counted(&Arc::new(config.clone()), &metrics).map(Arc::new);
     let plugins = plugins.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let context = ChainContext { pipeline: pipeline.into(), tenant: "test".into(), lane: 0, metrics, pauses };
+    let context = ChainContext { pipeline: pipeline.into(), tenant, lane: 0, metrics, pauses };
     Chain::open(&plugins, schema, context).await
 }
 
@@ -160,6 +172,12 @@ pub(crate) async fn run(plugin: PluginConfig) -> Result<ChainOutput, PipelineErr
 /// What becomes of one batch under a crime.
 pub(crate) async fn commit(crime: Value) -> ChainOutput {
     run(hostile(&crime)).await.unwrap()
+}
+
+/// The same by a plugin of a tenant.
+pub(crate) async fn commit_of(tenant: Tenant, pipeline: &str, crime: Value) -> ChainOutput {
+    let chain = open_of(tenant, pipeline, &[hostile(&crime)], schema(), LanePauses::detached()).await;
+    chain.unwrap().process(batch()).await.unwrap()
 }
 
 /// The one rejection of a batch that was refused as a whole.

@@ -40,6 +40,8 @@ pub enum Signal {
     Terminate,
     /// Ctrl-C.
     Interrupt,
+    /// Read the configuration again.
+    Hangup,
     /// End now, without a word.
     Kill,
     /// Freeze.
@@ -54,6 +56,7 @@ impl Signal {
         match self {
             Self::Terminate => libc::SIGTERM,
             Self::Interrupt => libc::SIGINT,
+            Self::Hangup => libc::SIGHUP,
             Self::Kill => libc::SIGKILL,
             Self::Stop => libc::SIGSTOP,
             Self::Continue => libc::SIGCONT,

@@ -13,6 +13,7 @@ mod grants;
 mod plugin;
 mod redis;
 mod start;
+mod tenants;
 
 /// Header of an empty component.
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -144,7 +145,7 @@ orders.yaml:12: sink.merge_min_files: must be at least 2: one file alone has not
 orders.yaml:16: schema.fields[1].type: expected the unit s, ms, us or ns, at character 11 of \"timestamp[min]\"
 orders.yaml:17: pipeline.flush_interval_seconds: means the same as commit_interval, which says 1s and not 2s; leave one out
 orders.yaml:18: commit_interval: unknown key here; did you mean `pipeline.commit_interval`?
-orders.yaml:19: colour: unknown key; known here: dead_letter, name, pipeline, pipelines, plugins, schema, sink, source, telemetry, tenant";
+orders.yaml:19: colour: unknown key; known here: dead_letter, name, pipeline, pipelines, plugins, schema, sink, source, telemetry, tenant, tenants";
     assert_eq!(faults(text), expected);
 }
 

@@ -228,7 +228,9 @@ impl Admitted {
             let body = collect(body, grant).await?;
             let headers = end_to_end(parts.headers);
             let sent_bytes = body.len() + fields_bytes(&headers) + parts.uri.to_string().len();
-            self.voice.left("http", sent_bytes as u64);
+            self.voice
+                .leaves("http", sent_bytes)
+                .map_err(|words| Refusal::new(Error::HttpRequestDenied, "tenant-egress", words))?;
             let mut sending =
                 destination.client.request(parts.method.clone(), destination.url(&parts.uri)?).headers(headers);
             if !body.is_empty() || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {

@@ -216,8 +216,11 @@ impl HostState {
                 return refuse(None, "value-bytes", words);
             }
         }
-        if access == Access::Write {
-            session.voice.left("keyvalue", lengths.map(|(key, value)| (key + value) as u64).sum());
+        let sent_bytes = lengths.map(|(key, value)| key + value).sum();
+        if access == Access::Write
+            && let Err(words) = session.voice.leaves("keyvalue", sent_bytes)
+        {
+            return refuse(None, "tenant-egress", words);
         }
         let limit = time_left(*timeout, session.deadline);
         Ok(Ok(Admitted { bucket: Arc::clone(bucket), limit, voice: Arc::clone(&session.voice) }))

@@ -14,9 +14,9 @@ use crate::plugin::{
 /// A place for an instance of a plugin.
 pub(super) async fn place(context: &ChainContext, plugin: &Arc<LoadedPlugin>) -> Result<Place<Instance>, CallError> {
     let shared = plugin.shared();
-    match shared.places.try_take(shared.owner) {
+    match shared.places.try_take(shared.owner, &context.tenant) {
         Some(place) => Ok(place),
-        None => wait_for(context, plugin, shared.places.take(shared.owner)).await,
+        None => wait_for(context, plugin, shared.places.take(shared.owner, &context.tenant)).await,
     }
 }
 
@@ -32,9 +32,12 @@ async fn wait_for<T>(
     room: impl Future<Output = T>,
 ) -> Result<T, CallError> {
     let config = plugin.config();
+    let of_tenant = context.tenant.limits().plugin_instances.map_or_else(String::new, |most| {
+        format!("{most} of its tenant (tenants.{}.plugin_instances), ", &*context.tenant)
+    });
     let words = format!(
-        "waits for a place: {} instances of it (limits.instances) or all that the process can hold are at work or hold \
-         rows",
+        "waits for a place: {} instances of it (limits.instances), {of_tenant}or all that the process can hold are at work \
+         or hold rows",
         config.limits.instances
     );
     context.metrics.plugin_limit_hit(&config.name, Limit::Instances.as_str());

@@ -227,12 +227,12 @@ impl Reader {
         builder: &mut EnvelopeBuilder,
         rows: Option<(RecordBatch, usize)>,
     ) -> Result<bool, PipelineError> {
-        let waiting = Instant::now();
+        let (waiting, reason) = (Instant::now(), self.context.budget.begin_wait());
         while self.context.budget.is_exhausted() && !self.control.is_stopped() {
             std::thread::sleep(PAUSE);
         }
         if waiting.elapsed() > PAUSE {
-            self.context.metrics.waited("memory", waiting.elapsed().as_secs_f64());
+            self.context.metrics.waited(reason, waiting.elapsed().as_secs_f64());
         }
         if self.control.is_stopped() || !self.context.take_batch() {
             return Ok(false);
@@ -240,6 +240,7 @@ impl Reader {
         let mut batch = builder.finish(&self.context.budget)?;
         if let Some((rows, bytes)) = rows {
             batch.rows = Some(rows);
+            self.context.budget.tenant().note_read(bytes);
             batch.memory.grow(bytes);
         }
         Ok(self.sender.blocking_send(SourceEvent::Batch(batch)).is_ok())

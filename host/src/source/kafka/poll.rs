@@ -278,7 +278,7 @@ impl Poller {
         if !self.context.budget.is_exhausted() {
             return;
         }
-        let waiting = Instant::now();
+        let (waiting, reason) = (Instant::now(), self.context.budget.begin_wait());
         let mut is_paused = false;
         while self.context.budget.is_exhausted() && !self.group.is_stopped() {
             if is_paused {
@@ -290,7 +290,7 @@ impl Poller {
                 std::thread::sleep(PAUSE);
             }
         }
-        self.context.metrics.waited("memory", waiting.elapsed().as_secs_f64());
+        self.context.metrics.waited(reason, waiting.elapsed().as_secs_f64());
         if is_paused {
             self.resume();
         }

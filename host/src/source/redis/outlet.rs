@@ -163,7 +163,7 @@ impl Outlet {
     /// Sends the batch of a key, where it has records, once memory has room. When the lane wants to stop, it is sent at once.
     pub(super) async fn send_batch(&mut self, key: &Arc<str>) -> Result<(), Stop> {
         let Some(mut builder) = self.builders.remove(key).filter(|builder| !builder.is_empty()) else { return Ok(()) };
-        let waiting = Instant::now();
+        let (waiting, reason) = (Instant::now(), self.context.budget.begin_wait());
         while self.context.budget.is_exhausted() && !self.signals.is_stopped() && !self.events.is_closed() {
             tokio::select! {
                 () = self.context.budget.room() => {}
@@ -171,7 +171,7 @@ impl Outlet {
             }
         }
         if waiting.elapsed() > WAIT_MIN {
-            self.context.metrics.waited("memory", waiting.elapsed().as_secs_f64());
+            self.context.metrics.waited(reason, waiting.elapsed().as_secs_f64());
         }
         if !self.context.take_batch() {
             return Err(Stop::End);

@@ -1,0 +1,210 @@
+//! A configuration that changes while the process runs: pipelines come, go and are changed; what is wrong is refused.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, ensure};
+use fs_data_sink_tests::{
+    http,
+    lake::{Expected, Lake, Reader},
+    program::{Configuration, PARTITION_BY, Workspace, end, kafka_source, local_sink, plugin},
+    records::{PARTITIONS, Records},
+    services::{
+        free_port,
+        process::{Process, Signal},
+    },
+    wait::{self, Look},
+};
+
+use crate::shared::{Feed, LONG, SHORT, ensure_all_there, filled_topic, kafka, scenario, unique};
+
+/// Records a second, all the time.
+const RATE: u64 = 500;
+
+/// A pipeline from a topic to a folder of its own.
+fn pipeline(name: &str, topic: &str, group: &str, lake: &Path) -> anyhow::Result<Configuration> {
+    let sink = local_sink(lake) + PARTITION_BY;
+    let source = kafka_source(kafka()?.bootstrap(), topic, group);
+    let mut configuration = Configuration::new(name, source, sink).with_records_schema_and_plugins();
+    configuration.telemetry.clear();
+    configuration.pipeline = "  commit_interval: 1s\n  lanes: 1\n".into();
+    Ok(configuration)
+}
+
+/// YAML without an empty section.
+fn yaml(configuration: &Configuration) -> String {
+    configuration.yaml().replace("telemetry:\n", "")
+}
+
+/// Waits until the page of the pipelines is as wanted.
+fn wait_for_page(
+    process: &mut Process,
+    address: &str,
+    what: &str,
+    is_right: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    wait::until(what, LONG, || {
+        process.ensure_running()?;
+        let page = http::get(address, "/healthz").map(|(_, page)| page).unwrap_or_default();
+        Ok(Look::when(is_right(&page), page))
+    })
+    .with_context(|| process.log_tail())
+}
+
+/// The lines of a log that have some words.
+fn lines_with(process: &Process, words: &str) -> usize {
+    process.log().lines().filter(|line| line.contains(words)).count()
+}
+
+/// Every row once.
+fn ensure_exact(lake: &Path, records: &Records, count: u64, workspace: &Workspace) -> anyhow::Result<()> {
+    let seen = Lake::Local(lake).read(Reader::PyArrow, &["country", "level"], workspace.path())?;
+    seen.compare(&Expected::of_records(records, count))?.expect_exact()
+}
+
+/// Scenario: a folder of two pipelines, of which one is fed all the time; that one's file gets a fault, is mended with a change, the
+/// other file is removed and a third comes, each time with SIGHUP; at last it is changed once more, and SIGTERM follows at once.
+/// Guarantees: the fault is refused with its line, and both go on; a change drains one pipeline and leaves the others alone; all
+/// rows of all three are there once; SIGTERM in the middle ends well; the page and the metrics tell.
+#[test]
+fn pipelines_come_go_and_are_changed_and_faults_are_refused() -> anyhow::Result<()> {
+    scenario("reload", |workspace| {
+        let kafka = kafka()?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let fed = Records { seed: 5, topic: unique("reload-fed") };
+        kafka.create_topic(&fed.topic, PARTITIONS)?;
+        let (gone, new) = (filled_topic(kafka, "reload-gone", 6, 2_000)?, filled_topic(kafka, "reload-new", 7, 2_000)?);
+        let folder = |name: &str| workspace.path().join(name);
+        let group = unique("group");
+        let mut changing = pipeline("fed", &fed.topic, &group, &folder("fed"))?;
+        let right = yaml(&changing);
+        workspace.write("conf/fed.yaml", &right)?;
+        workspace.write("conf/gone.yaml", yaml(&pipeline("gone", &gone.topic, &unique("group"), &folder("gone"))?))?;
+        workspace.write(
+            "conf/all.yaml",
+            format!("tenants: {{default: {{memory: 1GiB}}}}\ntelemetry: {{log_format: text, listen: \"{address}\"}}\n"),
+        )?;
+        let feed = Feed::start(kafka, &fed, 0, RATE)?;
+        let mut process = workspace.start(&["run", "conf"])?;
+        wait_for_page(&mut process, &address, "both", |page| {
+            page.contains("fed: running") && page.contains("gone: running")
+        })?;
+
+        workspace.write("conf/fed.yaml", format!("{right}\ncolour: red\n"))?;
+        process.signal(Signal::Hangup)?;
+        wait_for_page(&mut process, &address, "the refusal", |page| {
+            page.contains("# refused: conf/fed.yaml:")
+                && page.contains("colour: unknown key")
+                && page.contains("fed: running")
+                && page.contains("gone: running")
+        })?;
+
+        changing.pipeline = "  commit_interval: 2s\n  lanes: 1\n".to_owned();
+        workspace.write("conf/fed.yaml", yaml(&changing))?;
+        fs::remove_file(folder("conf/gone.yaml"))?;
+        workspace.write("conf/new.yaml", yaml(&pipeline("new", &new.topic, &unique("group"), &folder("new"))?))?;
+        ensure_gets_all(workspace, &folder("gone"), &gone, 2_000)?;
+        process.signal(Signal::Hangup)?;
+        wait_for_page(&mut process, &address, "one changed, one gone, one new", |page| {
+            page.contains("new: running")
+                && !page.contains("gone")
+                && !page.contains("refused")
+                && page.contains("fed: running")
+        })?;
+        ensure_gets_all(workspace, &folder("new"), &new, 2_000)?;
+        // Nobody asked for anything.
+        process.signal(Signal::Hangup)?;
+        wait::until("three reloads", SHORT, || {
+            let (_, page) = http::get(&address, "/metrics")?;
+            let mut lines = page.lines().filter(|line| line.starts_with("fs_data_sink_reloads_total"));
+            Ok(Look::when(lines.any(|line| line.contains("applied") && line.ends_with(" 3")), page))
+        })?;
+        ensure!(lines_with(&process, "begins anew") == 1, "more was changed than one pipeline");
+
+        let count = feed.finish()?;
+        ensure_all_there(kafka, &fed, count)?;
+        workspace.write("conf/fed.yaml", &right)?;
+        process.signal(Signal::Hangup)?;
+        end(process, Signal::Terminate, LONG)?.expect(0, &["asked to stop"])?;
+        workspace.run(&["run", "conf", "--until-end"], LONG)?.expect(0, &[])?;
+        ensure_exact(&folder("fed"), &fed, count, workspace)?;
+        ensure_exact(&folder("new"), &new, 2_000, workspace)?;
+        ensure_exact(&folder("gone"), &gone, 2_000, workspace)
+    })
+}
+
+/// Waits until all rows of some records are there, each once.
+fn ensure_gets_all(workspace: &Workspace, lake: &Path, records: &Records, count: u64) -> anyhow::Result<()> {
+    wait::until("all rows", SHORT, || match ensure_exact(lake, records, count, workspace) {
+        Ok(()) => Ok(Look::Done(())),
+        Err(error) => Ok(Look::NotYet(format!("{error:#}"))),
+    })
+}
+
+/// A component with one more custom section: other bytes, another digest, the same plugin.
+fn with_section(component: &[u8]) -> Vec<u8> {
+    let mut longer = component.to_vec();
+    longer.extend_from_slice(b"\0\x07\x05spare!");
+    longer
+}
+
+/// Scenario: the plugin's file of a pipeline that is fed all the time is written anew under `--watch`: with garbage, with a plugin that
+/// imports what is not granted, and with a newer build of itself; and that of a second pipeline, which pins its digest.
+/// Guarantees: garbage, the stranger and the pinned one are refused in words, and the old plugins go on; the newer build takes over;
+/// every row is there once.
+#[test]
+fn a_plugin_file_that_changes_is_swapped_and_a_bad_one_is_refused() -> anyhow::Result<()> {
+    scenario("swap", |workspace| {
+        let kafka = kafka()?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let fed = Records { seed: 8, topic: unique("swap") };
+        kafka.create_topic(&fed.topic, PARTITIONS)?;
+        let keep = fs::read(plugin("keep_values"))?;
+        let (swapped, pinned) = (workspace.write("swapped.wasm", &keep)?, workspace.write("pinned.wasm", &keep)?);
+        let built = plugin("keep_values").display().to_string();
+        for (name, file, more) in
+            [("free", &swapped, String::new()), ("fixed", &pinned, format!("\n    sha256: {}", sha256(&pinned)?))]
+        {
+            let folder = workspace.path().join(name);
+            let text = yaml(&pipeline(name, &fed.topic, &unique("group"), &folder)?);
+            let text = text.replace(&built, &format!("{}{more}", file.display()));
+            workspace.write(&format!("conf/{name}.yaml"), text)?;
+        }
+        workspace.write(
+            "conf/all.yaml",
+            format!("tenants: {{default: {{}}}}\ntelemetry: {{log_format: text, listen: \"{address}\"}}\n"),
+        )?;
+        let feed = Feed::start(kafka, &fed, 0, RATE)?;
+        let mut process = workspace.start(&["run", "conf", "--watch"])?;
+        let both = |page: &str| page.contains("free: running") && page.contains("fixed: running");
+        wait_for_page(&mut process, &address, "both", both)?;
+        for (bytes, words) in [
+            (b"garbage".to_vec(), "swapped.wasm is not WebAssembly"),
+            (fs::read(plugin("enrich_lookup"))?, "# refused: free"),
+        ] {
+            workspace.write("swapped.wasm", bytes)?;
+            wait_for_page(&mut process, &address, words, |page| page.contains(words) && both(page))?;
+        }
+        workspace.write("pinned.wasm", with_section(&keep))?;
+        wait_for_page(&mut process, &address, "the digest", |page| {
+            page.contains("# refused: fixed") && page.contains("but the configuration wants") && both(page)
+        })?;
+        ensure!(lines_with(&process, "begins anew") == 0, "something was swapped");
+        workspace.write("swapped.wasm", with_section(&keep))?;
+        process.wait_for_text("begins anew", SHORT)?;
+        wait_for_page(&mut process, &address, "the swap", |page| both(page) && !page.contains("# refused: free"))?;
+        let count = feed.finish()?;
+        ensure_all_there(kafka, &fed, count)?;
+        for name in ["free", "fixed"] {
+            ensure_gets_all(workspace, &workspace.path().join(name), &fed, count)
+                .with_context(|| process.log_tail())?;
+        }
+        end(process, Signal::Terminate, SHORT)?.expect(0, &[])
+    })
+}
+
+/// The digest of a file, as `sha256sum` prints it.
+fn sha256(path: &Path) -> anyhow::Result<String> {
+    let printed = Command::new("sha256sum").arg(path).output()?.stdout;
+    let printed = String::from_utf8(printed)?;
+    printed.split_whitespace().next().map(str::to_owned).context("sha256sum printed nothing")
+}
