@@ -346,24 +346,30 @@ async fn load_plugins(
     Ok(loaded)
 }
 
-/// What has to be right before a pipeline runs, and what `validate` asks without any server: loads every plugin, and, where the
-/// schema is declared, opens the whole chain with it and looks whether the sink can take what comes out.
+/// What has to be right before a pipeline runs, and what `validate` asks without any server: loads every plugin, holds its config
+/// against its JSON Schema, and, where the schema of rows is declared, opens the whole chain with it and looks whether the sink can
+/// take what comes out.
 pub async fn prepare(
     config: PipelineConfig,
     engine: &PluginEngine,
     tenants: &Tenants,
 ) -> Result<Prepared, PipelineError> {
     let plugins = load_plugins(&config, engine).await?;
+    plugin::check_configs(&plugins, &context_of(&config, tenants)).await?;
     let decoder = Decoder::new(&config.decode)?;
     let Some(schema) = decoder.schema() else { return Ok(Prepared { config, plugins }) };
-    let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    let (pipeline, tenant) = (Arc::clone(&config.name), tenants.get(&config.tenant));
-    let context = ChainContext { pipeline, tenant, lane: 0, metrics, pauses: LanePauses::detached() };
-    let chain = Chain::open(&plugins, Arc::clone(schema), context).await?;
+    let chain = Chain::open(&plugins, Arc::clone(schema), context_of(&config, tenants)).await?;
     let fits = Partitioner::new(&config.sink, chain.output_schema())
         .and_then(|partitioner| file::check(&config.sink.parquet, partitioner.file_schema()));
     chain.close().await;
     fits.map(|()| Prepared { config, plugins })
+}
+
+/// A chain that is opened for a check, in no lane.
+fn context_of(config: &PipelineConfig, tenants: &Tenants) -> ChainContext {
+    let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
+    let (pipeline, tenant) = (Arc::clone(&config.name), tenants.get(&config.tenant));
+    ChainContext { pipeline, tenant, lane: 0, metrics, pauses: LanePauses::detached() }
 }
 
 /// What `validate --connect` does for one pipeline: asks the source and the sink. Every fault it finds.

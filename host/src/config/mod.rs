@@ -15,6 +15,7 @@ use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 mod address;
+mod alone;
 mod check;
 mod download;
 mod environment;
@@ -24,6 +25,7 @@ mod hints;
 pub mod load;
 mod node;
 mod oauth;
+mod places;
 mod print;
 mod properties;
 mod reader;
@@ -43,6 +45,7 @@ pub use grants::{
 };
 pub use hints::{BinaryEncoding, JsonHints, json_pointer};
 pub use oauth::{AssertionConfig, Grant, JWT_BEARER, OauthConfig, OidcConfig, librdkafka_properties};
+pub use places::{ConfigPlaces, Step};
 pub use print::schema_yaml;
 pub use redis::{
     ClientTls, RedisAddress, RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart,
@@ -326,6 +329,8 @@ pub struct PluginConfig {
     pub sha256: Option<[u8; 32]>,
     /// JSON text for the plugin's `open`.
     pub config_json: String,
+    /// Where its values stand.
+    pub config_places: ConfigPlaces,
     /// What it may reach besides its rows.
     pub grants: Grants,
     /// What it may use.

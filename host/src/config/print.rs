@@ -317,7 +317,18 @@ fn field(config: &Field) -> Value {
 
 /// A plugin.
 fn plugin(config: &PluginConfig) -> Value {
-    let PluginConfig { name, path, download, sha256, config_json, grants, limits, on_reject, on_trap } = config;
+    let PluginConfig {
+        name,
+        path,
+        download,
+        sha256,
+        config_json,
+        config_places: _,
+        grants,
+        limits,
+        on_reject,
+        on_trap,
+    } = config;
     let mut value = json!({"name": **name});
     match download {
         None => set(&mut value, "path", json!(path.display().to_string())),

@@ -65,6 +65,12 @@ impl LoadedPlugin {
         hex(&self.digest)
     }
 
+    /// Most bytes of memories and tables that one of its instances ever held.
+    #[must_use]
+    pub fn memory_peak_bytes(&self) -> usize {
+        self.shared.memory.read().1
+    }
+
     /// Whether it keeps state that has to be recorded with the source positions.
     #[must_use]
     pub fn has_state(&self) -> bool {
@@ -95,18 +101,21 @@ impl LoadedPlugin {
 impl PluginEngine {
     /// Reads and compiles a plugin, or takes its compiled code from the cache. Blocks, up to seconds for a large one.
     pub fn load(&self, config: &Arc<PluginConfig>) -> Result<LoadedPlugin, PipelineError> {
-        self.load_telling(config, |_| {})
+        self.load_if(config, |component| imports::check(self.engine(), component, &config.grants), |_| {})
     }
 
     /// The same for a pipeline, whose metrics tell when a limit was hit.
     pub fn load_counted(&self, config: &Arc<PluginConfig>, metrics: &Metrics) -> Result<LoadedPlugin, PipelineError> {
-        self.load_telling(config, |limit| metrics.plugin_limit_hit(&config.name, limit))
+        let check_imports = |component: &Component| imports::check(self.engine(), component, &config.grants);
+        self.load_if(config, check_imports, |limit| metrics.plugin_limit_hit(&config.name, limit))
     }
 
-    /// The same, where somebody is told which limit was hit.
-    fn load_telling(
+    /// The same where the imports are right; somebody is told which limit was hit. Whatever the imports are, nothing is reached that
+    /// was not granted.
+    pub(super) fn load_if(
         &self,
         config: &Arc<PluginConfig>,
+        check_imports: impl FnOnce(&Component) -> Result<(), String>,
         tell: impl Fn(&'static str),
     ) -> Result<LoadedPlugin, PipelineError> {
         let fault =
@@ -129,7 +138,7 @@ impl PluginEngine {
         check_kind(&bytes).map_err(&fault)?;
         let component = self.compile(&bytes, &digest, &config.limits).map_err(&counted)?;
         version::check(self.engine(), &component).map_err(&fault)?;
-        imports::check(self.engine(), &component, &config.grants).map_err(&fault)?;
+        check_imports(&component).map_err(&fault)?;
         let has_state = version::exports_state(self.engine(), &component);
         let instance_pre = self
             .linker()
@@ -141,16 +150,13 @@ impl PluginEngine {
         Ok(LoadedPlugin { config: Arc::clone(config), digest, instance_pre, has_state, shared, capabilities })
     }
 
-    /// The component in a file, whatever it imports.
-    pub(super) fn component(&self, path: &Path) -> Result<Component, String> {
-        let limits = PluginLimits::default();
-        let bytes = read(path, limits.component_bytes).map_err(|fault| fault.words)?;
-        check_kind(&bytes)?;
-        self.compile(&bytes, &Sha256::digest(&bytes).into(), &limits).map_err(|fault| fault.words)
-    }
-
     /// Compiled code from the cache, or compiled now.
-    fn compile(&self, bytes: &[u8], digest: &[u8; 32], limits: &PluginLimits) -> Result<Component, CompileFault> {
+    pub(super) fn compile(
+        &self,
+        bytes: &[u8],
+        digest: &[u8; 32],
+        limits: &PluginLimits,
+    ) -> Result<Component, CompileFault> {
         if let Some(component) = self.cache().and_then(|cache| cache.load(self.engine(), digest)) {
             return Ok(component);
         }
@@ -173,7 +179,7 @@ impl PluginEngine {
 }
 
 /// The bytes of a file that is not too large.
-fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
+pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
     let most = (bytes_max as u64).saturating_add(1);
@@ -186,7 +192,7 @@ fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
 }
 
 /// Tells a component from everything that people hand over in its place.
-fn check_kind(bytes: &[u8]) -> Result<(), String> {
+pub(super) fn check_kind(bytes: &[u8]) -> Result<(), String> {
     if Engine::detect_precompiled(bytes).is_some() {
         return Err("is compiled machine code (.cwasm), which is never accepted: give the .wasm component".to_owned());
     }

@@ -13,7 +13,7 @@
 //! `engine` is wasmtime, `component`, `version`, `fetch`, `compile` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
 //! runs it within its `limiter` and `budget`, `policy` decides what happens when that goes wrong (`policy/bisect`,
 //! `policy/circuit`) and `pause` tells of it, `grants` is what a plugin reaches besides its rows, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote,
-//! `state` is what plugins keep over a restart.
+//! `state` is what plugins keep over a restart, `describe`, `inspect` and `config_schema` are what people are told of a plugin.
 
 use std::{fmt, sync::Arc};
 
@@ -21,8 +21,11 @@ use arrow_schema::SchemaRef;
 
 pub use compile::{Compiler, answer_if_asked};
 pub use component::LoadedPlugin;
+pub use config_schema::{Checked, ConfigFault, ConfigSchema, check_configs};
+pub use describe::Description;
 pub use engine::PluginEngine;
 pub use grants::imports::{Import, ImportNeed};
+pub use inspect::Inspection;
 pub use pause::{LanePauses, Pauses};
 pub use state::{check_ledger, check_readers, keeps_state};
 
@@ -47,13 +50,16 @@ mod cache;
 mod columns;
 mod compile;
 mod component;
+mod config_schema;
 mod decimals;
+mod describe;
 mod engine;
 mod failure;
 mod fetch;
 mod format;
 mod grants;
 mod hygiene;
+mod inspect;
 mod instance;
 mod ipc_check;
 mod limiter;

@@ -35,7 +35,7 @@ use outcome::answered_code;
 mod bisect;
 mod circuit;
 mod outcome;
-mod room;
+pub(super) mod room;
 
 /// Times that a batch is given again because the plugin answered `retryable`.
 pub(super) const RETRYABLE_TRIES_MAX: u32 = 5;

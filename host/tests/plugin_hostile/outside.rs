@@ -293,8 +293,9 @@ async fn imports_without_their_grants_are_refused_with_the_lines_to_add() {
         message.contains("grants:\n  http:\n    - {host: api.example.com, port: 443, methods: [GET]}"),
         "{message}"
     );
-    let imports = ENGINE.imports(&plugin.path).unwrap();
-    let need = |name: &str| imports.iter().find(|import| import.name.starts_with(name)).unwrap().need.to_string();
+    let found = ENGINE.inspect(plugin).await.unwrap();
+    assert_eq!(found.description.unwrap().name, "hostile-lookup");
+    let need = |name: &str| found.imports.iter().find(|import| import.name.starts_with(name)).unwrap().need.to_string();
     assert_eq!(need("wasi:http/outgoing-handler"), "grants.http");
     assert_eq!(need("wasi:keyvalue/batch"), "grants.keyvalue");
     assert_eq!(need("wasi:filesystem/types"), "nothing");

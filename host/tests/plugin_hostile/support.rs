@@ -14,7 +14,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Schema, SchemaRef};
 use fs_data_sink::{
     batch::{DecodedBatch, ENVELOPE_SCHEMA, Envelope, Origin, Rejection},
-    config::{Grants, OnReject, OnTrap, PluginConfig, PluginLimits},
+    config::{ConfigPlaces, Grants, OnReject, OnTrap, PluginConfig, PluginLimits},
     error::PipelineError,
     plugin::{Chain, ChainContext, ChainOutput, Compiler, LanePauses, PluginEngine},
     telemetry::metrics::Metrics,
@@ -58,6 +58,7 @@ pub(crate) fn hostile(config: &Value) -> PluginConfig {
         download: None,
         sha256: None,
         config_json: config.to_string(),
+        config_places: ConfigPlaces::default(),
         grants: Grants::default(),
         limits: PluginLimits {
             memory_bytes: 64 << 20,

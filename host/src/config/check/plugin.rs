@@ -9,7 +9,7 @@ use std::{
 
 use super::{download, grants};
 use crate::config::{
-    OnReject, OnTrap, PluginConfig, PluginLimits,
+    ConfigPlaces, OnReject, OnTrap, PluginConfig, PluginLimits,
     fault::Place,
     node::Node,
     reader::Section,
@@ -65,7 +65,9 @@ pub(super) fn read(
         section.fault("path", format!("plugin {name}: {message}"));
     }
     let sha256 = section.get("sha256", sha256);
-    let config_json = section.node("config").map_or_else(|| serde_json::json!({}), Node::to_json).to_string();
+    let own = section.node("config");
+    let config_json = own.map_or_else(|| serde_json::json!({}), Node::to_json).to_string();
+    let config_places = ConfigPlaces::new(section.path_of("config"), section.place().clone(), own);
     let grants = grants::read(section.section("grants"), folder, tenant);
     let on_reject = section.get_or("on_reject", OnReject::DeadLetter, |text| choice(text, &REJECT_CHOICES));
     let limits = limits(section.section("limits"));
@@ -78,6 +80,7 @@ pub(super) fn read(
         download,
         sha256,
         config_json,
+        config_places,
         grants,
         limits,
         on_reject,

@@ -1,12 +1,12 @@
 //! What a component imports, held against what its plugin was granted.
 //!
-//! Pure but for reading a component for `plugin inspect`. What it does not know it refuses.
+//! Pure. What it does not know it refuses.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use wasmtime::{Engine, component::Component};
 
-use crate::{config::Grants, error::PipelineError, plugin::engine::PluginEngine};
+use crate::config::Grants;
 
 /// Interfaces that every plugin may import, by name without version.
 const FREE: [&str; 5] = [
@@ -100,20 +100,10 @@ impl fmt::Display for ImportNeed {
 }
 
 /// The imports of a component, in its order.
-fn imports(engine: &Engine, component: &Component) -> Vec<Import> {
+pub(in crate::plugin) fn imports(engine: &Engine, component: &Component) -> Vec<Import> {
     let component_type = component.component_type();
     let import = |(name, _): (&str, _)| Import { need: ImportNeed::of(name), name: name.to_owned() };
     component_type.imports(engine).map(import).collect()
-}
-
-impl PluginEngine {
-    /// The imports of the component in a file and what each would need to be granted, whatever is granted. Blocks, since it
-    /// compiles the component.
-    pub fn imports(&self, path: &Path) -> Result<Vec<Import>, PipelineError> {
-        let component =
-            self.component(path).map_err(|words| PipelineError::stop(format!("{} {words}", path.display())))?;
-        Ok(imports(self.engine(), &component))
-    }
 }
 
 /// Refuses imports that were not granted, in words that say what to grant.

@@ -12,7 +12,10 @@ use crate::plugin::{
 };
 
 /// A place for an instance of a plugin.
-pub(super) async fn place(context: &ChainContext, plugin: &Arc<LoadedPlugin>) -> Result<Place<Instance>, CallError> {
+pub(in crate::plugin) async fn place(
+    context: &ChainContext,
+    plugin: &Arc<LoadedPlugin>,
+) -> Result<Place<Instance>, CallError> {
     let shared = plugin.shared();
     match shared.places.try_take(shared.owner, &context.tenant) {
         Some(place) => Ok(place),
