@@ -100,6 +100,12 @@ fill_azurite() {
   (cd "$1" && npm install --no-audit --no-fund --omit=dev --omit=optional --ignore-scripts)
 }
 
+fill_componentize_js() {
+  mkdir -p "$1"
+  cp "$2" "$1/package.json"
+  (cd "$1" && npm install --no-audit --no-fund)
+}
+
 # Side by side with another `make test` on this machine: one fetches, the other waits.
 mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
@@ -114,9 +120,13 @@ piece python "$here/python/requirements.txt" fill_python
 [ "$what" != soak ] || piece spark "$here/python/spark.txt" fill_python
 # Confluent's own serializers: many packages, of which one may be missing; the test says so then.
 ( piece confluent "$here/python/confluent.txt" fill_python ) || echo "setup: without Confluent's serializers; their test is left out"
+# What makes components of plugins in Python.
+( piece componentize "$here/python/componentize.txt" fill_python ) || echo "setup: without componentize-py; the test of plugins in Python is left out"
 # An Azure Blob Storage for the tests, where there is Node; they say so where there is none.
 if command -v node >/dev/null && command -v npm >/dev/null; then
   piece azurite "$here/azurite.json" fill_azurite
+  # What makes components of plugins in JavaScript; its packages run scripts of their own to fetch programs.
+  ( piece componentize-js "$here/componentize-js.json" fill_componentize_js ) || echo "setup: without componentize-js; the test of plugins in JavaScript is left out"
 else
-  echo "setup: without node and npm there is no Azurite; the tests of Azure are left out"
+  echo "setup: without node and npm there is no Azurite and no componentize-js; the tests of Azure and of plugins in JavaScript are left out"
 fi

@@ -17,6 +17,8 @@ mod compact;
 mod dead_letter;
 mod demo;
 mod ledger;
+mod plugin;
+mod reading;
 mod run;
 mod schema;
 mod supervisor;
@@ -64,6 +66,9 @@ enum Command {
     /// Look at refused records, and replay them.
     #[command(subcommand)]
     DeadLetter(dead_letter::DeadLetterCommand),
+    /// Make plugins, build, look at, test and measure them.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Merge small files, once.
     Compact(compact::CompactArguments),
     /// Show the main job at work: an embedded Kafka, both example plugins, Parquet files in a folder.
@@ -156,6 +161,7 @@ pub fn main() -> ExitCode {
         Some(Command::Ledger(command)) => ledger::main(&command),
         Some(Command::Schema(command)) => schema::main(&command),
         Some(Command::DeadLetter(command)) => dead_letter::main(&command),
+        Some(Command::Plugin(command)) => plugin::main(command),
         Some(Command::Compact(arguments)) => compact::main(&arguments),
         Some(Command::Demo(demo)) => demo::main(demo),
     };

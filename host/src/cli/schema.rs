@@ -2,35 +2,28 @@
 //!
 //! It is the schema that a pipeline without one would have after these records: the same source, the same decoder.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::{Arc, atomic::AtomicI64},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
-use tokio_util::sync::CancellationToken;
 
-use super::{BAD_CONFIGURATION, DONE, FAILED, answer, tell};
+use super::{
+    BAD_CONFIGURATION, DONE, FAILED, answer,
+    reading::{Reading, Refused},
+    tell,
+};
 use crate::{
     config::{
-        DecodeConfig, Delivery, ErrorHandling, FileConfig, KafkaStart, OnNewField, OnTombstone, OnTypeChange,
-        RunConfig, SchemaSources, SourceConfig, SourceKind, ValueFormat, json_pointer,
+        DecodeConfig, FileConfig, KafkaStart, OnNewField, OnTombstone, OnTypeChange, SchemaSources, SourceConfig,
+        SourceKind, ValueFormat, json_pointer,
         load::{self, Inputs},
         schema_yaml,
     },
-    decode::{Decoder, Registry},
+    decode::Decoder,
     error::PipelineError,
-    memory::MemoryBudget,
-    source::{self, LaneContext, SourceEvent},
-    telemetry::metrics::Metrics,
 };
 
 /// Records of a batch; the defaults of a pipeline.
 const BATCH_ROWS: usize = 8_192;
-
-/// Bytes that may be read ahead.
-const MEMORY_BYTES: usize = 128 << 20;
 
 /// Schemas.
 #[derive(Debug, Subcommand)]
@@ -134,14 +127,20 @@ fn infer(arguments: &InferArguments, payload_pointer: Vec<String>) -> Result<Fou
         metadata_columns: Vec::new(),
     };
     let limit = if arguments.records == 0 { u64::MAX } else { arguments.records };
-    let looked = runtime.block_on(look(&source, &decode, limit))?;
+    let mut refused: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    let mut reading = Reading::new(decode)?;
+    let looked = runtime.block_on(reading.read(&source, limit, |decoded| {
+        for Refused { code, message, records } in decoded.refused {
+            refused.entry(code).or_insert((0, message)).0 += records.len() as u64;
+        }
+        Ok(())
+    }))?;
     // A thread may still wait for standard input.
     runtime.shutdown_background();
-    let mut told = vec![format!("looked at {} records", looked.records)];
-    let line = |(code, (count, message)): (&String, &(u64, String))| format!("{count} refused, {code}: {message}");
-    told.extend(looked.refused.iter().map(line));
+    let mut told = vec![format!("looked at {looked} records")];
+    told.extend(refused.iter().map(|(code, (count, message))| format!("{count} refused, {code}: {message}")));
     let block = |(name, decoder): (&Arc<str>, &Decoder)| Some((Arc::clone(name), schema_yaml(decoder.schema()?)));
-    Ok(Found { blocks: looked.decoders.iter().filter_map(block).collect(), told })
+    Ok(Found { blocks: reading.decoders.iter().filter_map(block).collect(), told })
 }
 
 /// Files.
@@ -173,97 +172,6 @@ fn of_topic(arguments: &InferArguments) -> Result<Plan, PipelineError> {
     kafka.start_offsets.clear();
     let DecodeConfig { format, payload_pointer, schemas, .. } = pipeline.decode.clone();
     Ok(Plan { source, format, payload_pointer, schemas })
-}
-
-/// What was seen.
-#[derive(Default)]
-struct Looked {
-    /// A decoder for each dataset.
-    decoders: BTreeMap<Arc<str>, Decoder>,
-    /// How many records.
-    records: u64,
-    /// For each code how many were refused and a reason.
-    refused: BTreeMap<String, (u64, String)>,
-}
-
-/// Reads records up to a limit.
-async fn look(source: &SourceConfig, decode: &DecodeConfig, limit: u64) -> Result<Looked, PipelineError> {
-    // A topic that is missing is waited for elsewhere; here nobody wants to.
-    source::check(source).await?;
-    let (mut looked, context) = (Looked::default(), context());
-    let registry = decode.schemas.registry.as_ref();
-    let registry = registry
-        .map(|registry| Registry::new(registry, CancellationToken::new(), context.metrics.clone()))
-        .transpose()?;
-    let mut stream = source::start(source, context)?;
-    while let Some(event) = stream.events.recv().await {
-        match event {
-            SourceEvent::Batch(raw) => {
-                let decoder = match looked.decoders.entry(Arc::clone(&raw.dataset)) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(place) => place.insert(Decoder::new(decode)?),
-                };
-                let decoded = match (&raw.rows, &registry) {
-                    (Some(rows), _) => decoder.decode_rows(&raw.envelope, rows),
-                    (None, None) => decoder.decode(&raw.envelope),
-                    (None, Some(registry)) => {
-                        decoder.prepare(registry, &raw.envelope).await?;
-                        decoder.decode(&raw.envelope)
-                    }
-                };
-                for rejection in decoded.rejected {
-                    let known = looked.refused.entry(rejection.code).or_insert((0, rejection.message));
-                    known.0 += rejection.rows.len() as u64;
-                }
-                looked.records += raw.envelope.len() as u64;
-                if looked.records >= limit {
-                    stream.control.stop();
-                    break;
-                }
-            }
-            SourceEvent::Refused { raw, code, message } => {
-                looked.records += raw.envelope.len() as u64;
-                let known = looked.refused.entry(code.to_owned()).or_insert((0, message));
-                known.0 += raw.envelope.len() as u64;
-            }
-            // Nothing is committed here.
-            SourceEvent::Revoked { release, .. } => drop(release.send(())),
-            SourceEvent::Failed(error) => return Err(error),
-            SourceEvent::End => break,
-            SourceEvent::Assigned { .. } | SourceEvent::Missing(_) | SourceEvent::Lost { .. } => {}
-        }
-    }
-    stream.control.close().await;
-    Ok(looked)
-}
-
-/// The least that a source works with.
-fn context() -> LaneContext {
-    let budget = MemoryBudget::new(MEMORY_BYTES);
-    LaneContext {
-        pipeline: "schema".into(),
-        lane: 0,
-        lanes: 1,
-        run: RunConfig {
-            delivery: Delivery::AtLeastOnce,
-            commit_interval: Duration::from_secs(60),
-            commit_interval_batches: None,
-            target_file_size_bytes: MEMORY_BYTES,
-            target_file_rows: None,
-            open_files_max: 1,
-            memory_bytes: MEMORY_BYTES,
-            lanes: Some(1),
-            error_handling: ErrorHandling::Ignore,
-            batches_max: None,
-            until_end: true,
-            shutdown_timeout: Duration::from_secs(1),
-        },
-        budget,
-        metrics: Metrics::new("schema", "default", "file", "none"),
-        batches_left: Arc::new(AtomicI64::new(i64::MAX)),
-        moves: Arc::default(),
-        takes_over: false,
-    }
 }
 
 #[cfg(test)]

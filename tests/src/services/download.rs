@@ -29,6 +29,20 @@ pub fn confluent() -> anyhow::Result<PathBuf> {
     piece("confluent/bin/python")
 }
 
+/// The folder with componentize-py, where it could be had.
+pub fn componentize() -> anyhow::Result<PathBuf> {
+    piece("componentize/bin/componentize-py").map(|mut path| {
+        path.pop();
+        path
+    })
+}
+
+/// The packages that make components of JavaScript, where there is Node.
+pub fn componentize_js() -> anyhow::Result<PathBuf> {
+    piece("componentize-js/node_modules/@bytecodealliance/componentize-js/package.json")?;
+    piece("componentize-js/node_modules")
+}
+
 /// The Python that has Spark; `tests/setup.sh soak` fetches it.
 pub fn spark() -> anyhow::Result<PathBuf> {
     piece("spark/bin/python")

@@ -25,6 +25,8 @@ mod many;
 mod once;
 mod outage;
 mod parquet;
+mod plugin_languages;
+mod plugin_tools;
 mod redis;
 mod reload;
 mod replay;

@@ -1,0 +1,188 @@
+//! From nothing to a plugin in a pipeline, in each language that there is an SDK for. Where a toolchain is not to be had, tests/setup.sh
+//! has said so, and there is nothing to show.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, ensure};
+use fs_data_sink_tests::{
+    lake::{Lake, Reader, run_python},
+    program::{Workspace, repository},
+    services::download,
+};
+use serde_json::json;
+
+use crate::shared::{LONG, SHORT, say, scenario};
+
+/// What `plugin new`, `build`, `test`, `inspect` and `bench` say of a plugin, and what a pipeline makes of it.
+fn from_nothing_to_a_pipeline(
+    workspace: &Workspace,
+    language: &str,
+    prepare: impl FnOnce(&Workspace) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let new = ["plugin", "new", "--language", language, "big-amounts"];
+    workspace.run(&new, SHORT)?.expect(0, &["cd big-amounts"])?;
+    workspace.run(&new, SHORT)?.expect(2, &["big-amounts is there and not empty"])?;
+    prepare(workspace)?;
+    workspace
+        .run(&["plugin", "build", "big-amounts"], 3 * LONG)?
+        .expect(0, &["big_amounts.wasm: big-amounts 0.1.0"])?;
+    let whole = "5 rows in, 3 out, 1 filtered, 1 refused";
+    workspace.run(&["plugin", "test", "big-amounts"], LONG)?.expect(0, &["is_large", whole, "as expected in"])?;
+    let inspected = workspace.run(&["plugin", "inspect", "big-amounts/big_amounts.wasm"], LONG)?;
+    inspected
+        .expect(0, &["says which amounts are large", "filter, enrich", "what counts as large", "yes: clocks stand"])?;
+    // A wrong config is told at its line, by the schema that the plugin has from its folder.
+    let file = "big-amounts/big_amounts.wasm";
+    let input = "big-amounts/test/rows.ndjson";
+    let wrong = ["plugin", "test", file, "--input", input, "--config", "{column: amount, minimum: much}"];
+    workspace.run(&wrong, LONG)?.expect(2, &["minimum: expected a number, found the text \"much\""])?;
+    let missing = ["plugin", "test", file, "--input", input, "--config", "{column: price, minimum: 1}"];
+    workspace.run(&missing, LONG)?.expect(2, &["price", "id, amount"])?;
+    // What is expected no longer comes out.
+    let expected = workspace.path().join("big-amounts/test/expected.ndjson");
+    fs::write(&expected, fs::read_to_string(&expected)?.replacen("\"is_large\":false", "\"is_large\":true", 1))?;
+    let config = ["--config", "big-amounts/test/config.yaml", "--input", input];
+    let test = ["plugin", "test", file, "--expect", "big-amounts/test/expected.ndjson"];
+    let differs = workspace.run(&[&test[..], &config].concat(), LONG)?;
+    differs.expect(1, &["line 1 differs:", "is_large: expected true, got false"])?;
+    workspace.run(&[&test[..], &config, &["--update"]].concat(), LONG)?.expect(0, &["4 lines written"])?;
+    let bench = ["plugin", "bench", file, "--seconds", "1"];
+    let told = workspace.run(&[&bench[..], &config].concat(), LONG)?;
+    told.expect(0, &["empty plugin"])?;
+    say(&told.output);
+    in_a_pipeline(workspace)
+}
+
+/// Runs the template's pipeline as it was written.
+fn in_a_pipeline(workspace: &Workspace) -> anyhow::Result<()> {
+    let folder = workspace.path().join("big-amounts");
+    let run = ["run", "big-amounts/pipeline.yaml", "--set", "telemetry.listen=none"];
+    workspace.run(&run, LONG)?.expect(0, &[])?;
+    let lake = [workspace.path().join("lake"), folder.join("lake")].into_iter().find(|lake| lake.is_dir());
+    let lake = lake.context("no lake")?;
+    let rows = Lake::Local(&lake).read(Reader::PyArrow, &[], workspace.path())?.rows;
+    let rows = fs::read_to_string(rows)?;
+    ensure!(rows.lines().count() == 3 && rows.contains("is_large"), "{rows}");
+    let letters = Lake::Local(&lake).dead_letters("big-amounts")?;
+    ensure!(letters.len() == 1, "{} dead letters", letters.len());
+    Ok(())
+}
+
+/// Scenario: schemas of every type and of many fields go through the SDKs that have no Arrow library, and pyarrow reads what they write.
+/// Guarantees: nothing of a schema is lost or changed, values come back as they were, and what a type cannot hold is refused.
+#[test]
+fn what_the_sdks_write_of_arrow_is_read_by_pyarrow() -> anyhow::Result<()> {
+    scenario("sdk-schemas", |workspace| {
+        let node = Command::new("node").arg("--version").output().is_ok_and(|told| told.status.success());
+        let order = json!({"repository": repository(), "folder": workspace.path(), "node": node.then_some("node")});
+        let told = run_python("sdk_schemas.py", &order, workspace.path())?;
+        ensure!(told.trim() == "right", "{told}");
+        Ok(())
+    })
+}
+
+/// Gives the program a folder more in its path.
+fn with_path(workspace: &mut Workspace, folder: &Path) {
+    let path = std::env::var("PATH").unwrap_or_default();
+    workspace.set("PATH", &format!("{}:{path}", folder.display()));
+}
+
+/// Scenario: an author makes a plugin in Rust, builds, tests, measures and runs it.
+/// Guarantees: the template works as it is written; without the target, the words say what to run.
+#[test]
+fn a_plugin_in_rust() -> anyhow::Result<()> {
+    let toolchain = fs::read_to_string(repository().join("rust-toolchain.toml"))?;
+    let toolchain = toolchain.split('"').nth(1).context("no channel in rust-toolchain.toml")?.to_owned();
+    let mut look = Command::new("rustc");
+    look.args(["--print", "target-libdir", "--target", "wasm32-wasip2"]).env("RUSTUP_TOOLCHAIN", &toolchain);
+    let library = String::from_utf8(look.output()?.stdout)?;
+    if !Path::new(library.trim()).is_dir() {
+        say("no target wasm32-wasip2: a plugin in Rust is not built");
+        return Ok(());
+    }
+    scenario("author-rust", |workspace| {
+        workspace.set("RUSTUP_TOOLCHAIN", &toolchain);
+        // Dependencies are built once for all runs.
+        let target = fs_data_sink_tests::services::cache_folder()?.join("author-rust");
+        workspace.set("CARGO_TARGET_DIR", &target.display().to_string());
+        from_nothing_to_a_pipeline(workspace, "rust", |_| Ok(()))
+    })?;
+    scenario("author-rust-without", |workspace| {
+        workspace.run(&["plugin", "new", "--language", "rust", "lonely"], SHORT)?.expect(0, &[])?;
+        workspace.set("PATH", "/nowhere");
+        let words = "rustc is not there: a plugin in Rust needs it; install it from https://rustup.rs";
+        workspace.run(&["plugin", "build", "lonely"], SHORT)?.expect(2, &[words])
+    })
+}
+
+/// Scenario: the same in Python; then the plugin raises an exception.
+/// Guarantees: the template works as it is written, log, metrics and granted values are there, and an exception is told with its line.
+#[test]
+fn a_plugin_in_python() -> anyhow::Result<()> {
+    let Ok(tools) = download::componentize() else {
+        say("no componentize-py: a plugin in Python is not built");
+        return Ok(());
+    };
+    scenario("author-python", |workspace| {
+        workspace.run(&["plugin", "new", "--language", "python", "lonely"], SHORT)?.expect(0, &[])?;
+        let words = "componentize-py is not there: a plugin in Python needs it; run `python3 -m venv .venv";
+        workspace.run(&["plugin", "build", "lonely"], SHORT)?.expect(2, &[words])?;
+        with_path(workspace, &tools);
+        from_nothing_to_a_pipeline(workspace, "python", |_| Ok(()))?;
+        let source = workspace.path().join("big-amounts/plugin.py");
+        let broken = fs::read_to_string(&source)?
+            .replace("import Field, Output, Plugin", "import Field, Output, Plugin, count, gauge, granted, log")
+            .replace(
+                "amounts = batch.column(self.column)",
+                "log.info(f\"heard {granted('x')}\"); count(\"seen\", 2); gauge(\"g\", 1.5); amounts = batch.column(\"colour\")",
+            );
+        fs::write(&source, broken)?;
+        let told = workspace.run(&["plugin", "test", "big-amounts"], LONG)?;
+        told.expect(
+            1,
+            &[
+                "plugin-failed: 5 rows",
+                "the rows have no column 'colour'",
+                "of plugin.py)",
+                "info: heard None",
+                "not as expected",
+            ],
+        )
+    })
+}
+
+/// Scenario: the same in JavaScript; then the plugin throws an exception.
+/// Guarantees: the template works as it is written, log, metrics and granted values are there, and an exception is told.
+#[test]
+fn a_plugin_in_javascript() -> anyhow::Result<()> {
+    let Ok(packages) = download::componentize_js() else {
+        say("no componentize-js: a plugin in JavaScript is not built");
+        return Ok(());
+    };
+    scenario("author-javascript", |workspace| {
+        from_nothing_to_a_pipeline(workspace, "javascript", |workspace| {
+            let words = "has no package @bytecodealliance/componentize-js, which makes components of JavaScript: run `npm install`";
+            workspace.run(&["plugin", "build", "big-amounts"], SHORT)?.expect(2, &[words])?;
+            // What `npm install` would fetch.
+            std::os::unix::fs::symlink(&packages, workspace.path().join("big-amounts/node_modules")).map_err(Into::into)
+        })?;
+        let source = workspace.path().join("big-amounts/plugin.js");
+        let broken = fs::read_to_string(&source)?
+            .replace("import { Field, Output }", "import { Field, Output, count, gauge, granted, log }")
+            .replace(
+                "const amounts = batch.column(column);",
+                "log.info(`heard ${granted(\"x\")}`); count(\"seen\", 2); gauge(\"g\", 1.5); const amounts = batch.column(\"colour\");",
+            );
+        fs::write(&source, broken)?;
+        let told = workspace.run(&["plugin", "test", "big-amounts"], LONG)?;
+        told.expect(
+            1,
+            &[
+                "plugin-failed: 5 rows",
+                "the rows have no column \"colour\"",
+                "not as expected",
+                "info: heard undefined",
+            ],
+        )
+    })
+}
