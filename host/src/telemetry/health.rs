@@ -73,10 +73,13 @@ impl Health {
         };
     }
 
-    /// Whether no pipeline has failed.
+    /// Whether it is of no use to start the process anew: none has failed, or others go on, which would be torn down with it.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !self.states().values().any(|state| matches!(state, PipelineState::Failed(_)))
+        let states = self.states();
+        let has = |is: fn(&PipelineState) -> bool| states.values().any(is);
+        !has(|state| matches!(state, PipelineState::Failed(_)))
+            || has(|state| !matches!(state, PipelineState::Failed(_) | PipelineState::Stopped))
     }
 
     /// Whether every pipeline is past its start and held up by nothing.
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_once_all_run_and_unhealthy_once_one_has_failed() {
+    fn ready_once_all_run_and_unhealthy_once_one_has_failed_and_none_runs() {
         let health = Health::default();
         assert!(health.is_healthy() && !health.is_ready());
         health.set_pipeline("a", PipelineState::Running);
@@ -116,6 +119,8 @@ mod tests {
         assert!(health.is_healthy() && health.is_ready());
         health.set_pipeline("a", PipelineState::Failed("why".into()));
         assert!(!health.is_healthy() && !health.is_ready());
+        health.set_pipeline("b", PipelineState::Running);
+        assert!(health.is_healthy() && !health.is_ready(), "others are not torn down for one");
     }
 
     #[test]

@@ -52,7 +52,7 @@ async fn metrics(State((_, registry)): State<Known>) -> Result<impl IntoResponse
     }
 }
 
-/// 200 unless a pipeline has failed.
+/// 200 unless a pipeline has failed and none runs.
 async fn healthz(State((health, _)): State<Known>) -> (StatusCode, String) {
     (if health.is_healthy() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, page(&health))
 }
