@@ -138,7 +138,8 @@ impl Supervisor {
         let plans = self.running.values().map(Running::newest);
         plans
             .flatten()
-            .flat_map(|plan| plan.prepared.config().plugins.iter().map(|plugin| plugin.path.clone()))
+            .flat_map(|plan| plan.prepared.config().plugins.iter().flat_map(|plugin| plugin.files()))
+            .map(std::path::Path::to_owned)
             .collect()
     }
 
@@ -373,7 +374,7 @@ impl Running {
 
 /// What the files of the plugins of a pipeline look like now.
 fn look_at_plugins(config: &PipelineConfig) -> Vec<Seen> {
-    config.plugins.iter().map(|plugin| look_at(&plugin.path)).collect()
+    config.plugins.iter().flat_map(|plugin| plugin.files()).map(look_at).collect()
 }
 
 /// What a file looks like now.

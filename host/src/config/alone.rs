@@ -25,6 +25,7 @@ impl PluginConfig {
             name: name.into(),
             path: path.to_owned(),
             download: None,
+            signature: None,
             sha256: None,
             config_json: node.as_ref().map_or_else(|| serde_json::json!({}), Node::to_json).to_string(),
             config_places: ConfigPlaces::new(String::new(), Place::other("--config"), node.as_ref()),

@@ -21,6 +21,7 @@ mod hdfs;
 mod kafka;
 mod plugin;
 mod redis;
+mod signature;
 mod sink;
 mod source;
 mod tenants;

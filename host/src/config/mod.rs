@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -327,6 +327,8 @@ pub struct PluginConfig {
     pub download: Option<Download>,
     /// What the file's SHA-256 must be.
     pub sha256: Option<[u8; 32]>,
+    /// Who has to have signed it.
+    pub signature: Option<Signature>,
     /// JSON text for the plugin's `open`.
     pub config_json: String,
     /// Where its values stand.
@@ -339,6 +341,23 @@ pub struct PluginConfig {
     pub on_reject: OnReject,
     /// What happens when it traps or runs out of time.
     pub on_trap: OnTrap,
+}
+
+impl PluginConfig {
+    /// The files of this machine that it is loaded from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let component = self.download.is_none().then_some(self.path.as_path());
+        component.into_iter().chain(self.signature.as_ref().map(|signature| signature.path.as_path()))
+    }
+}
+
+/// Who has to have signed a component, and where the signature is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The public key of minisign, without its comment.
+    pub public_key: String,
+    /// The signature's file.
+    pub path: PathBuf,
 }
 
 /// What a plugin instance may use.

@@ -14,8 +14,8 @@ use super::{
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
     OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
     RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig, RunConfig,
-    SchemaSources, Secret, SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics, TelemetryConfig,
-    TenantConfig, ValueFormat,
+    SchemaSources, Secret, Signature, SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics,
+    TelemetryConfig, TenantConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -322,6 +322,7 @@ fn plugin(config: &PluginConfig) -> Value {
         path,
         download,
         sha256,
+        signature,
         config_json,
         config_places: _,
         grants,
@@ -339,6 +340,9 @@ fn plugin(config: &PluginConfig) -> Value {
     }
     if let Some(digest) = sha256 {
         set(&mut value, "sha256", json!(hexadecimal(digest)));
+    }
+    if let Some(Signature { public_key, path }) = signature {
+        set(&mut value, "signature", json!({"public_key": public_key, "path": path.display().to_string()}));
     }
     let own: Value = serde_json::from_str(config_json).unwrap_or_default();
     set(&mut value, "config", masked(&own));

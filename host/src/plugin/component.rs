@@ -1,6 +1,6 @@
 //! A plugin file, from its bytes to something that can be instantiated; every fault gets words of its own.
 //!
-//! Order: where it comes from, size, digest, what kind of file it is, compile (or take the compiled code from the cache), versions of what it exports
+//! Order: where it comes from, size, digest, signature, what kind of file it is, compile (or take the compiled code from the cache), versions of what it exports
 //! and imports, imports against what is granted.
 
 use std::{fmt, fs, io::Read, path::Path, sync::Arc};
@@ -17,7 +17,7 @@ use super::{
     grants::{Capabilities, imports},
     instance::HostState,
     shared::Shared,
-    version,
+    signature, version,
 };
 use crate::{
     config::{PluginConfig, PluginLimits},
@@ -135,6 +135,7 @@ impl PluginEngine {
             let (found, wanted) = (hex(&digest), hex(&config.sha256.unwrap_or_default()));
             return Err(fault(format!("has SHA-256 {found}, but the configuration wants {wanted}")));
         }
+        config.signature.iter().try_for_each(|wanted| signature::check(&bytes, wanted)).map_err(&fault)?;
         check_kind(&bytes).map_err(&fault)?;
         let component = self.compile(&bytes, &digest, &config.limits).map_err(&counted)?;
         version::check(self.engine(), &component).map_err(&fault)?;

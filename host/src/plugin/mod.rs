@@ -10,7 +10,7 @@
 //! * No row is lost: it leaves as a row, as a rejection, or is counted as filtered, or an error ends the pipeline
 //!   before its position is committed.
 //!
-//! `engine` is wasmtime, `component`, `version`, `fetch`, `compile` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
+//! `engine` is wasmtime, `component`, `version`, `fetch`, `signature`, `compile` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
 //! runs it within its `limiter` and `budget`, `policy` decides what happens when that goes wrong (`policy/bisect`,
 //! `policy/circuit`) and `pause` tells of it, `grants` is what a plugin reaches besides its rows, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote,
 //! `state` is what plugins keep over a restart, `describe`, `inspect` and `config_schema` are what people are told of a plugin.
@@ -68,6 +68,7 @@ mod places;
 mod policy;
 mod rejections;
 mod shared;
+mod signature;
 mod state;
 mod types;
 mod version;

@@ -56,6 +56,7 @@ pub(crate) fn hostile(config: &Value) -> PluginConfig {
         name: "hostile".into(),
         path: built("hostile.wasm"),
         download: None,
+        signature: None,
         sha256: None,
         config_json: config.to_string(),
         config_places: ConfigPlaces::default(),

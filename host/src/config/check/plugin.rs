@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{download, grants};
+use super::{download, grants, signature};
 use crate::config::{
     ConfigPlaces, OnReject, OnTrap, PluginConfig, PluginLimits,
     fault::Place,
@@ -65,6 +65,7 @@ pub(super) fn read(
         section.fault("path", format!("plugin {name}: {message}"));
     }
     let sha256 = section.get("sha256", sha256);
+    let signature = signature::read(section.section("signature"), folder, path.as_deref().filter(|_| !is_downloaded));
     let own = section.node("config");
     let config_json = own.map_or_else(|| serde_json::json!({}), Node::to_json).to_string();
     let config_places = ConfigPlaces::new(section.path_of("config"), section.place().clone(), own);
@@ -79,6 +80,7 @@ pub(super) fn read(
         path: path?,
         download,
         sha256,
+        signature,
         config_json,
         config_places,
         grants,

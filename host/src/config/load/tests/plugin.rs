@@ -83,3 +83,31 @@ fn downloads_that_cannot_be_are_told() {
         assert!(found.starts_with(words) && !found.contains('\n'), "{keys}: {found}");
     }
 }
+
+#[test]
+fn a_signature_is_beside_its_component_or_where_it_is_said() {
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let folder = folder_with(&format!("{RIGHT}plugins: [{{path: p.wasm, signature: {{public_key: {key}}}}}]\n"));
+    let config = load_paths(folder.path(), &["orders.yaml"], &[], &[]).unwrap();
+    let plugin = &config.pipelines[0].plugins[0];
+    let files: Vec<_> = plugin.files().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(files, ["p.wasm", "p.wasm.minisig"]);
+    std::fs::write(folder.path().join("p.wasm.minisig"), "").unwrap();
+    std::fs::write(folder.path().join("orders.yaml"), config.to_yaml()).unwrap();
+    let again = load_paths(folder.path(), &["orders.yaml"], &[], &[]).unwrap();
+    assert_eq!(again.pipelines[0].plugins[0].signature, plugin.signature);
+    assert_eq!(
+        plugin_faults("path: p.wasm, signature: {public_key: RWQ}"),
+        ".signature.public_key: expected a public key of minisign, the line of letters and digits in minisign.pub, \
+         found \"RWQ\""
+    );
+    assert_eq!(
+        plugin_faults(&format!("url: 'https://example.com/p.wasm', signature: {{public_key: {key}}}")),
+        ".signature.path: is missing: the signature's file; a plugin that is downloaded has none beside it"
+    );
+    assert_eq!(
+        plugin_faults("path: p.wasm, signature: {path: none.minisig}").lines().count(),
+        2,
+        "no key, and no such file"
+    );
+}
