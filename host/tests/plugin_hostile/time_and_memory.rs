@@ -28,8 +28,9 @@ async fn bulk_operations_and_sleeps_end_at_the_deadline_as_well() {
     for crime in ["fill-memory-for-ever", "sleep-in-process", "read-for-ever"] {
         let output = commit(json!({"crime": crime})).await;
         let [(_, rejection)] = output.rejected.as_slice() else { panic!("{crime}: {output:?}") };
-        // Reading for ever may meet the budget of reads before the deadline.
-        assert!(["plugin-timeout", "plugin-trap"].contains(&rejection.code.as_str()), "{crime}: {rejection:?}");
+        // On a fast machine reading for ever comes to the end of its reads, or of its calls, before the deadline.
+        let ends = ["plugin-timeout", "plugin-trap", "plugin-host-calls"];
+        assert!(ends.contains(&rejection.code.as_str()), "{crime}: {rejection:?}");
     }
 }
 
