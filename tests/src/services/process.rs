@@ -189,12 +189,16 @@ impl Process {
     }
 }
 
-/// The most memory that a process that still runs has ever had resident; `VmHWM` of /proc, so on Linux.
+/// The most memory that a process that still runs has ever had resident, without pages of files such as its own program, which the
+/// system takes back when it needs them; `VmHWM` and `RssFile` of /proc, so on Linux.
 #[must_use]
 pub fn peak_memory(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    let bytes = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    };
+    Some(bytes("VmHWM:")?.saturating_sub(bytes("RssFile:")?))
 }
 
 /// What a process has resident now, ours; on Linux.
