@@ -9,7 +9,7 @@ use arrow_array::{
 use fs_data_sink::{
     batch::{DecodedBatch, ENVELOPE_SCHEMA, Envelope},
     cli::webshop::WebShop,
-    config::{DecodeConfig, OnNewField, OnTombstone, OnTypeChange, SchemaSources, ValueFormat},
+    config::DecodeConfig,
     decode::Decoder,
 };
 
@@ -40,17 +40,7 @@ pub fn envelope(shop: WebShop, first: u64, count: u64) -> Result<Envelope> {
 
 /// A decoder that infers the schema.
 pub fn decoder() -> Result<Decoder> {
-    let config = DecodeConfig {
-        format: ValueFormat::Json,
-        payload_pointer: Vec::new(),
-        schemas: SchemaSources::default(),
-        on_tombstone: OnTombstone::Reject,
-        declared_schema: None,
-        on_new_field: OnNewField::Add,
-        on_type_change: OnTypeChange::Widen,
-        metadata_columns: Vec::new(),
-    };
-    Decoder::new(&config).map_err(|error| anyhow!(error.full_message()))
+    Decoder::new(&DecodeConfig::inferred_json()).map_err(|error| anyhow!(error.full_message()))
 }
 
 /// The rows of events, none of which may be refused.

@@ -215,6 +215,21 @@ pub struct DecodeConfig {
 }
 
 impl DecodeConfig {
+    /// How JSON is read of which nothing is declared.
+    #[must_use]
+    pub fn inferred_json() -> Self {
+        Self {
+            format: ValueFormat::Json,
+            payload_pointer: Vec::new(),
+            schemas: SchemaSources::default(),
+            on_tombstone: OnTombstone::Reject,
+            declared_schema: None,
+            on_new_field: OnNewField::Add,
+            on_type_change: OnTypeChange::Widen,
+            metadata_columns: Vec::new(),
+        }
+    }
+
     /// Whether records can bring columns.
     #[must_use]
     pub fn infers(&self) -> bool {

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{Ended, build::build};
 use crate::{
     config::{
-        DecodeConfig, OnNewField, OnTombstone, OnTypeChange, PipelineConfig, PluginConfig, SchemaSources, ValueFormat,
+        DecodeConfig, PipelineConfig, PluginConfig,
         load::{self, Inputs},
     },
     error::PipelineError,
@@ -108,7 +108,7 @@ impl SubjectArguments {
         let config = config.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
         let plugin =
             PluginConfig::alone(file, config, &environment).map_err(|faults| Ended::usage(faults.to_string()))?;
-        Ok(Subject { plugin: for_trial(plugin), decode: inferred() })
+        Ok(Subject { plugin: for_trial(plugin), decode: DecodeConfig::inferred_json() })
     }
 }
 
@@ -176,18 +176,4 @@ fn config_text(given: &str) -> Result<(String, String), Ended> {
         std::fs::read_to_string(&path)
     });
     read.map(|text| (given.to_owned(), text)).map_err(|error| Ended::usage(format!("{given}: cannot be read: {error}")))
-}
-
-/// How a pipeline reads JSON of which nothing is declared.
-fn inferred() -> DecodeConfig {
-    DecodeConfig {
-        format: ValueFormat::Json,
-        payload_pointer: Vec::new(),
-        schemas: SchemaSources::default(),
-        on_tombstone: OnTombstone::Reject,
-        declared_schema: None,
-        on_new_field: OnNewField::Add,
-        on_type_change: OnTypeChange::Widen,
-        metadata_columns: Vec::new(),
-    }
 }
