@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::config::TenantConfig;
+use crate::config::{CPU_SHARE_DEFAULT, TenantConfig};
 use rate::Rate;
 
 mod rate;
@@ -48,6 +48,10 @@ struct Inner {
     open_files: AtomicUsize,
     /// Instances of plugins.
     instances: AtomicUsize,
+    /// Nanoseconds that its plugins computed.
+    computed: AtomicU64,
+    /// Nanoseconds that calls of its plugins waited for a processor.
+    waited: AtomicU64,
     /// What its sources read.
     read: Rate,
     /// What its plugins send away.
@@ -102,6 +106,10 @@ pub struct TenantUse {
     pub open_files: usize,
     /// Instances of plugins.
     pub instances: usize,
+    /// How long its plugins have computed since the process began.
+    pub plugin_computed: Duration,
+    /// How long calls of its plugins have waited for a processor since, all together.
+    pub plugin_waited: Duration,
     /// Bytes that its sources have read since the process began.
     pub read_bytes: u64,
     /// Bytes that its plugins have sent away since.
@@ -150,6 +158,8 @@ impl Tenant {
             flight_bytes: AtomicUsize::new(0),
             open_files: AtomicUsize::new(0),
             instances: AtomicUsize::new(0),
+            computed: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
             read: Rate::default(),
             sent: Rate::default(),
             hits: Default::default(),
@@ -189,6 +199,8 @@ impl Tenant {
             flight_bytes: inner.flight_bytes.load(Ordering::Relaxed),
             open_files: inner.open_files.load(Ordering::Relaxed),
             instances: inner.instances.load(Ordering::Relaxed),
+            plugin_computed: Duration::from_nanos(inner.computed.load(Ordering::Relaxed)),
+            plugin_waited: Duration::from_nanos(inner.waited.load(Ordering::Relaxed)),
             read_bytes: inner.read.bytes(),
             sent_bytes: inner.sent.bytes(),
         }
@@ -271,6 +283,22 @@ impl Tenant {
         }
         self.0.sent.spend(bytes, most, now);
         true
+    }
+
+    /// What its plugins get of the processors where there is not enough for all.
+    #[must_use]
+    pub fn cpu_share(&self) -> u32 {
+        self.limits().cpu_share.unwrap_or(CPU_SHARE_DEFAULT)
+    }
+
+    /// A plugin has computed for so long.
+    pub(crate) fn computed(&self, took: Duration) {
+        self.0.computed.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// A call of a plugin has waited so long for a processor.
+    pub(crate) fn waited_for_turn(&self, waited: Duration) {
+        self.0.waited.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Whether one more file may be opened, besides the one that each lane may always have.

@@ -17,7 +17,12 @@ use std::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FAILED, INTERRUPTED, RunArguments, supervisor::Supervisor, tell, watch::Watch};
+use super::{
+    DONE, FAILED, INTERRUPTED, RunArguments,
+    supervisor::Supervisor,
+    tell,
+    watch::{Watch, Which},
+};
 use crate::{
     config::{
         Config, LISTEN_DEFAULT, TelemetryConfig,
@@ -25,7 +30,7 @@ use crate::{
     },
     error::PipelineError,
     pipeline::{Runtime, Totals},
-    plugin::PluginEngine,
+    plugin::{PluginEngine, WORKERS_SPARE},
     telemetry::{self, Health, PipelineState, Telemetry},
     tenant::Tenants,
 };
@@ -85,7 +90,7 @@ impl Runtimes {
                 .build()
                 .map_err(|error| PipelineError::stop("the process cannot start its threads").because(error))
         };
-        Ok(Self { io: build(IO_WORKERS, "fs-io")?, compute: build(cores, "fs-compute")? })
+        Ok(Self { io: build(IO_WORKERS, "fs-io")?, compute: build(cores + WORKERS_SPARE, "fs-compute")? })
     }
 }
 
@@ -196,7 +201,7 @@ impl<'a> Reloader<'a> {
         let hangup = signal(SignalKind::hangup()).map_err(|error| {
             PipelineError::stop("SIGHUP cannot be heard, so nothing could be reloaded").because(error)
         })?;
-        let watch = arguments.watch.then(|| Watch::new(arguments.config.all_paths()));
+        let watch = arguments.watch.then(|| Watch::new(arguments.config.all_paths(), Which::Inside));
         Ok(Self { arguments, hangup, watch, telemetry: telemetry.clone() })
     }
 

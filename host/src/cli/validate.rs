@@ -32,6 +32,7 @@ fn tell_tenants(config: &Config) {
             ("bytes of memory", budgets.memory_bytes),
             ("files open", budgets.open_files),
             ("plugin instances", budgets.plugin_instances),
+            ("parts of the processors where others have 100", budgets.cpu_share.map(|share| share as usize)),
             ("bytes read a second", budgets.bytes_per_second),
             ("bytes sent away by plugins a second", budgets.egress_bytes_per_second),
         ]

@@ -71,6 +71,11 @@ impl Config {
     }
 }
 
+/// `cpu_share` of a tenant that says nothing, and the most, as those of `cpu.weight` of Linux' control groups.
+pub const CPU_SHARE_DEFAULT: u32 = 100;
+/// See [`CPU_SHARE_DEFAULT`].
+pub const CPU_SHARE_MAX: u32 = 10_000;
+
 /// What the pipelines of one tenant may use together. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TenantConfig {
@@ -80,6 +85,9 @@ pub struct TenantConfig {
     pub open_files: Option<usize>,
     /// Instances of plugins.
     pub plugin_instances: Option<usize>,
+    /// What its plugins get of the processors where there is not enough for all, beside [`CPU_SHARE_DEFAULT`] for a tenant that
+    /// says nothing.
+    pub cpu_share: Option<u32>,
     /// Bytes that its sources read; what is above waits.
     pub bytes_per_second: Option<usize>,
     /// Bytes that its plugins send away; what is above is refused.

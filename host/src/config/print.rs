@@ -72,6 +72,7 @@ fn tenant(config: &TenantConfig) -> Value {
         "memory": config.memory_bytes,
         "open_files": config.open_files,
         "plugin_instances": config.plugin_instances,
+        "cpu_share": config.cpu_share,
         "bytes_per_second": config.bytes_per_second,
         "egress_bytes_per_second": config.egress_bytes_per_second,
         "untrusted": config.is_untrusted,

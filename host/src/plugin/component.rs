@@ -146,7 +146,7 @@ impl PluginEngine {
             .instantiate_pre(&component)
             .and_then(PluginPre::new)
             .map_err(|error| fault(version::misfit(&component, &error).to_string()))?;
-        let shared = Shared::new(&bytes, self.places(), config.limits.instances);
+        let shared = Shared::new(&bytes, self.places(), self.turns(), config.limits.instances);
         let capabilities = Arc::new(Capabilities::open(config, &digest).map_err(&fault)?);
         Ok(LoadedPlugin { config: Arc::clone(config), digest, instance_pre, has_state, shared, capabilities })
     }

@@ -17,6 +17,7 @@ use super::{
     fetch::Blobs,
     instance::{HostState, Instance, add_imports},
     places::Places,
+    turns::Turns,
 };
 use crate::error::PipelineError;
 
@@ -45,6 +46,8 @@ struct Shared {
     compilers: Compilers,
     /// Who may run an instance.
     places: Places<Instance>,
+    /// Who computes.
+    turns: Turns,
 }
 
 impl fmt::Debug for PluginEngine {
@@ -73,12 +76,13 @@ impl PluginEngine {
             Engine::new(&settings(InstanceAllocationStrategy::OnDemand))
         });
         let engine = engine.map_err(failed)?;
-        start_clock(&engine)?;
+        let turns = Turns::new(thread::available_parallelism().map_or(1, NonZeroUsize::get));
+        start_clock(&engine, turns.clone())?;
         let mut linker = Linker::new(&engine);
         add_imports(&mut linker).map_err(failed)?;
         let places = Places::new(INSTANCES_MAX.into());
         let compilers = Compilers::new(compiler);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, blobs, compilers, places })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, blobs, compilers, places, turns })))
     }
 
     /// wasmtime.
@@ -94,6 +98,11 @@ impl PluginEngine {
     /// Who may run an instance.
     pub(super) fn places(&self) -> &Places<Instance> {
         &self.0.places
+    }
+
+    /// Who computes.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     /// Compiled code.
@@ -170,11 +179,12 @@ fn pool() -> PoolingAllocationConfig {
 }
 
 /// Advances the epoch until the engine is gone.
-fn start_clock(engine: &Engine) -> Result<(), PipelineError> {
+fn start_clock(engine: &Engine, turns: Turns) -> Result<(), PipelineError> {
     let engine = engine.weak();
     let clock = move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
+            turns.tick();
             drop(engine);
             thread::sleep(EPOCH_TICK);
         }

@@ -4,10 +4,7 @@
 //! every 10 ms; its memories and tables stay in the budget. After a [`Failure`] or a dropped call the instance must
 //! not be used again: wasmtime refuses to enter it, and so does the caller by taking it by value.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use arrow_array::RecordBatch;
 use wasmtime::{
@@ -21,11 +18,13 @@ use super::{
     batches::{BatchResource, ReadFailure},
     bindings::{self, Plugin, batches, logging, metrics, stateful::Stateful, types},
     budget::{CallBudget, Spent},
+    clock::CallClock,
     component::LoadedPlugin,
     failure::{CallError, Failure, FailureKind, Limit, clean},
     grants::{self, Session},
     limiter::{Limiter, Refused},
     places::Place,
+    turns::{Desk, Overdue},
     version::{Misfit, misfit},
     voice::{Channel, Pipe, Voice},
 };
@@ -35,8 +34,6 @@ use crate::config::PluginLimits;
 const HANDLES_MAX: usize = 10_000;
 /// Allowed on top of `limits.output_bytes` for what comes with the rows: names, messages, row numbers.
 const ANSWER_BYTES_SPARE: usize = 1 << 20;
-/// A call that waits inside the host (a sleep, a poll) meets no epoch; it is dropped this long after its deadline.
-const GRACE: Duration = Duration::from_millis(50);
 
 /// What the imports of one instance work on.
 pub(super) struct HostState {
@@ -51,7 +48,7 @@ pub(super) struct HostState {
     /// What the host may be made to do in this call.
     budget: Arc<CallBudget>,
     /// When the call that runs now must have ended.
-    deadline: Instant,
+    clock: CallClock,
     /// What it says.
     voice: Arc<Voice>,
 }
@@ -60,7 +57,7 @@ impl HostState {
     /// The plugin calls a function that cannot be refused: a call that has had its number ends at the next tick.
     pub(super) fn count_call(&mut self) {
         if self.budget.call().is_err() {
-            self.deadline = Instant::now();
+            self.clock.end_now();
         }
     }
 
@@ -156,8 +153,10 @@ pub(super) struct Instance {
     stateful: Option<Stateful>,
     /// Where it comes from.
     loaded: Arc<LoadedPlugin>,
-    /// Wall clock per call.
-    call_timeout: Duration,
+    /// When the call that runs now must have ended.
+    clock: CallClock,
+    /// Where its calls are polled.
+    desk: Desk,
     /// Standard output and error.
     pipes: [Pipe; 2],
 }
@@ -171,16 +170,17 @@ impl Instance {
     ) -> Result<Self, Failure> {
         let limits = &loaded.config().limits;
         let (budget, tenant) = (Arc::new(CallBudget::new(limits)), voice.tenant().clone());
+        let (clock, mut desk) = (CallClock::new(), loaded.shared().turns.desk(&tenant));
         let pipes = [Channel::Output, Channel::Error].map(|channel| Pipe::new(voice, channel, &budget));
         let mut store = Store::new(
             loaded.engine(),
             HostState {
                 wasi: loaded.capabilities().wasi(&pipes)?,
                 table: ResourceTable::new(),
-                session: Session::new(loaded.capabilities(), voice),
+                session: Session::new(loaded.capabilities(), voice, &clock),
                 limiter: Limiter::new(limits.memory_bytes, Arc::clone(&loaded.shared().memory), tenant),
                 budget,
-                deadline: Instant::now(),
+                clock: clock.clone(),
                 voice: Arc::clone(voice),
             },
         );
@@ -188,9 +188,11 @@ impl Instance {
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(answer_bytes_max(limits));
         store.epoch_deadline_callback(|context| {
-            if Instant::now() >= context.data().deadline {
+            let clock = &context.data().clock;
+            if clock.is_over() {
                 Ok(UpdateDeadline::Interrupt)
             } else {
+                clock.give_way();
                 // tokio's own, since wasmtime's `Yield` wakes itself within the poll and starves timers.
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
@@ -205,14 +207,13 @@ impl Instance {
             });
             functions.map_err(|error| misfit(loaded.instance_pre().instance_pre().component(), &error).into())
         };
-        let ended = tokio::time::timeout(limits.call_timeout + GRACE, starting).await;
+        let ended = desk.run(&clock, pin!(starting)).await;
         let (plugin, stateful) = match ended {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(failure_of("start", &error, &store, loaded)),
-            Err(_) => return Err(timed_out("start", limits.call_timeout)),
+            Err(Overdue) => return Err(timed_out("start", limits.call_timeout)),
         };
-        let (call_timeout, loaded) = (limits.call_timeout, Arc::clone(loaded));
-        Ok(Self { store, place, plugin, stateful, loaded, call_timeout, pipes })
+        Ok(Self { store, place, plugin, stateful, loaded: Arc::clone(loaded), clock, desk, pipes })
     }
 
     /// The right to be there.
@@ -243,7 +244,7 @@ impl Instance {
     async fn describe(&mut self) -> Result<types::Descriptor, Failure> {
         self.begin();
         let guest = self.plugin.fs_data_sink_plugin_transform();
-        let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_describe(&mut self.store)).await;
+        let ended = self.desk.run(&self.clock, pin!(guest.call_describe(&mut self.store))).await;
         self.end("describe", ended)
     }
 
@@ -251,7 +252,7 @@ impl Instance {
     pub(super) async fn open(&mut self, context: &types::OpenContext) -> Result<types::Opened, CallError> {
         self.begin();
         let guest = self.plugin.fs_data_sink_plugin_transform();
-        let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_open(&mut self.store, context)).await;
+        let ended = self.desk.run(&self.clock, pin!(guest.call_open(&mut self.store, context))).await;
         self.end("open", ended)?.map_err(CallError::Answered)
     }
 
@@ -267,7 +268,7 @@ impl Instance {
         let borrowed = Resource::new_borrow(handle.rep());
         let guest = self.plugin.fs_data_sink_plugin_transform();
         let calling = guest.call_process(&mut self.store, borrowed, info);
-        let ended = tokio::time::timeout(self.call_timeout + GRACE, calling).await;
+        let ended = self.desk.run(&self.clock, pin!(calling)).await;
         let answer = self.end("process", ended)?;
         self.store.data_mut().table.delete(handle).map_err(|_| CallError::Broken(out_of_handles()))?;
         answer.map_err(CallError::Answered)
@@ -277,7 +278,7 @@ impl Instance {
     pub(super) async fn flush(&mut self, reason: types::FlushReason) -> Result<types::Payload, CallError> {
         self.begin();
         let guest = self.plugin.fs_data_sink_plugin_transform();
-        let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_flush(&mut self.store, reason)).await;
+        let ended = self.desk.run(&self.clock, pin!(guest.call_flush(&mut self.store, reason))).await;
         self.end("flush", ended)?.map_err(CallError::Answered)
     }
 
@@ -287,7 +288,7 @@ impl Instance {
         let Some(stateful) = &self.stateful else { return Ok(Vec::new()) };
         let guest = stateful.fs_data_sink_plugin_state();
         self.store.set_hostcall_fuel(bytes_max.saturating_add(ANSWER_BYTES_SPARE));
-        let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_snapshot(&mut self.store)).await;
+        let ended = self.desk.run(&self.clock, pin!(guest.call_snapshot(&mut self.store))).await;
         self.store.set_hostcall_fuel(answer_bytes_max(&self.loaded.config().limits));
         if let Ok(Err(error)) = &ended
             && is_out_of_fuel(error)
@@ -303,8 +304,7 @@ impl Instance {
         self.begin();
         let Some(stateful) = &self.stateful else { return Ok(()) };
         let guest = stateful.fs_data_sink_plugin_state();
-        let ended =
-            tokio::time::timeout(self.call_timeout + GRACE, guest.call_restore(&mut self.store, snapshot)).await;
+        let ended = self.desk.run(&self.clock, pin!(guest.call_restore(&mut self.store, snapshot))).await;
         self.end("restore", ended)?.map_err(CallError::Answered)
     }
 
@@ -312,31 +312,28 @@ impl Instance {
     pub(super) async fn close(mut self) -> Result<(), Failure> {
         self.begin();
         let guest = self.plugin.fs_data_sink_plugin_transform();
-        let ended = tokio::time::timeout(self.call_timeout + GRACE, guest.call_close(&mut self.store)).await;
+        let ended = self.desk.run(&self.clock, pin!(guest.call_close(&mut self.store))).await;
         self.end("close", ended)
     }
 
     /// A call begins.
     fn begin(&mut self) {
         self.store.data().voice.start_call();
-        begin_call(&mut self.store, self.call_timeout);
+        begin_call(&mut self.store, self.loaded.config().limits.call_timeout);
     }
 
     /// A call ended.
-    fn end<T>(
-        &self,
-        function: &str,
-        ended: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>,
-    ) -> Result<T, Failure> {
+    fn end<T>(&mut self, function: &str, ended: Result<wasmtime::Result<T>, Overdue>) -> Result<T, Failure> {
+        self.store.data().voice.computed(self.desk.take_computed());
         match ended {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 self.pipes.iter().for_each(Pipe::finish_line);
                 Err(failure_of(function, &error, &self.store, &self.loaded))
             }
-            Err(_) => {
+            Err(Overdue) => {
                 self.pipes.iter().for_each(Pipe::finish_line);
-                Err(timed_out(function, self.call_timeout))
+                Err(timed_out(function, self.loaded.config().limits.call_timeout))
             }
         }
     }
@@ -345,8 +342,8 @@ impl Instance {
 /// Sets the clock and the epoch for the next call.
 fn begin_call(store: &mut Store<HostState>, call_timeout: Duration) {
     let state = store.data_mut();
-    state.deadline = Instant::now() + call_timeout;
-    state.session.begin_call(state.deadline);
+    state.clock.begin(call_timeout);
+    state.session.begin_call();
     state.limiter.start_call();
     state.budget.start_call();
     store.set_epoch_deadline(1);

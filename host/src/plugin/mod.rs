@@ -11,7 +11,7 @@
 //!   before its position is committed.
 //!
 //! `engine` is wasmtime, `component`, `version`, `fetch`, `signature`, `compile` and `cache` load a plugin, `places` says whether it may have an instance, `instance`
-//! runs it within its `limiter` and `budget`, `policy` decides what happens when that goes wrong (`policy/bisect`,
+//! runs it within its `limiter`, `budget` and `clock`, `turns` say which of them computes now, `policy` decides what happens when that goes wrong (`policy/bisect`,
 //! `policy/circuit`) and `pause` tells of it, `grants` is what a plugin reaches besides its rows, `apply` turns answers into rows, `ipc_check` and `columns` read what it wrote,
 //! `state` is what plugins keep over a restart, `describe`, `inspect` and `config_schema` are what people are told of a plugin.
 
@@ -28,6 +28,7 @@ pub use grants::imports::{Import, ImportNeed};
 pub use inspect::Inspection;
 pub use pause::{LanePauses, Pauses};
 pub use state::{check_ledger, check_readers, keeps_state};
+pub use turns::WORKERS_SPARE;
 
 /// The engine that runs plugins, for `--version`; a test holds it against the lock file.
 pub const WASMTIME_VERSION: &str = "48.0.8";
@@ -47,6 +48,7 @@ mod batches;
 mod bindings;
 mod budget;
 mod cache;
+mod clock;
 mod columns;
 mod compile;
 mod component;
@@ -70,6 +72,7 @@ mod rejections;
 mod shared;
 mod signature;
 mod state;
+mod turns;
 mod types;
 mod version;
 mod voice;

@@ -7,6 +7,7 @@ use super::{
     instance::Instance,
     limiter::MemoryUse,
     places::{Owner, Places},
+    turns::Turns,
 };
 
 /// What all instances of one plugin have in common besides its code.
@@ -18,17 +19,20 @@ pub(super) struct Shared {
     pub(super) owner: Owner,
     /// Bytes that its instances hold.
     pub(super) memory: Arc<MemoryUse>,
+    /// Who computes.
+    pub(super) turns: Turns,
     /// For its backtraces.
     pub(super) lines: DebugLines,
 }
 
 impl Shared {
     /// For a component with so many instances at most.
-    pub(super) fn new(component: &[u8], places: &Places<Instance>, instances: usize) -> Self {
+    pub(super) fn new(component: &[u8], places: &Places<Instance>, turns: &Turns, instances: usize) -> Self {
         Self {
             places: places.clone(),
             owner: places.owner(instances),
             memory: Arc::default(),
+            turns: turns.clone(),
             lines: DebugLines::read(component),
         }
     }

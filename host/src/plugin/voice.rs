@@ -130,6 +130,11 @@ impl Voice {
         &self.context.tenant
     }
 
+    /// The plugin's own code ran for so long.
+    pub(super) fn computed(&self, took: Duration) {
+        self.context.metrics.plugin_computed(&self.plugin, took.as_secs_f64());
+    }
+
     /// So many bytes of the plugin leave the process; or in words why they may not, since its tenant has sent too much.
     pub(super) fn leaves(&self, grant: &'static str, bytes: usize) -> Result<(), String> {
         let tenant = self.tenant();

@@ -45,6 +45,8 @@ struct Instruments {
     retries: Counter<u64>,
     /// Time spent in a plugin's calls, by `plugin` and `outcome`.
     plugin_seconds: Histogram<f64>,
+    /// Time that a plugin's own code ran, by `plugin`.
+    plugin_cpu_seconds: Counter<f64>,
     /// Traps and timeouts, by `plugin` and `reason`.
     plugin_traps: Counter<u64>,
     /// Bytes of the snapshots of plugins that keep state, by `plugin`.
@@ -180,6 +182,11 @@ impl Metrics {
     pub fn plugin_called(&self, plugin: &str, outcome: &'static str, seconds: f64) {
         let labels = self.with([KeyValue::new("plugin", plugin.to_owned()), KeyValue::new("outcome", outcome)]);
         self.0.plugin_seconds.record(seconds, &labels);
+    }
+
+    /// A plugin's own code ran.
+    pub fn plugin_computed(&self, plugin: &str, seconds: f64) {
+        self.0.plugin_cpu_seconds.add(seconds, &self.with([KeyValue::new("plugin", plugin.to_owned())]));
     }
 
     /// A plugin trapped or ran out of time.
@@ -319,6 +326,7 @@ impl Instruments {
                 .f64_histogram("fs_data_sink.plugin_seconds")
                 .with_boundaries(vec![1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
                 .build(),
+            plugin_cpu_seconds: meter.f64_counter("fs_data_sink.plugin_cpu_seconds").build(),
             plugin_traps: counter("fs_data_sink.plugin_traps"),
             plugin_state_bytes: meter
                 .u64_histogram("fs_data_sink.plugin_state_bytes")

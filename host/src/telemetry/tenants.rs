@@ -1,5 +1,7 @@
 //! What tenants use of their budgets, as metrics with the label `tenant`. Read when somebody asks.
 
+use std::time::Duration;
+
 use opentelemetry::{KeyValue, global};
 
 use crate::{
@@ -41,6 +43,15 @@ const COUNTERS: [Count; 2] = [
     ("fs_data_sink.tenant_egress_bytes", |usage| usage.sent_bytes),
 ];
 
+/// A time since the process began.
+type Time = (&'static str, fn(&TenantUse) -> Duration);
+
+/// Seconds since the process began.
+const TIMES: [Time; 2] = [
+    ("fs_data_sink.tenant_plugin_cpu_seconds", |usage| usage.plugin_computed),
+    ("fs_data_sink.tenant_plugin_cpu_wait_seconds", |usage| usage.plugin_waited),
+];
+
 /// Makes the metrics of tenants known, once a process, behind [`super::start`].
 pub fn observe(tenants: &Tenants) {
     let meter = global::meter("fs_data_sink");
@@ -65,6 +76,13 @@ pub fn observe(tenants: &Tenants) {
         let known = tenants.clone();
         let counter = meter.u64_observable_counter(name).with_callback(move |observer| {
             known.all().iter().for_each(|one| observer.observe(value(&one.usage()), &[label(one)]));
+        });
+        let _ = counter.build();
+    }
+    for (name, value) in TIMES {
+        let known = tenants.clone();
+        let counter = meter.f64_observable_counter(name).with_callback(move |observer| {
+            known.all().iter().for_each(|one| observer.observe(value(&one.usage()).as_secs_f64(), &[label(one)]));
         });
         let _ = counter.build();
     }

@@ -59,7 +59,7 @@
 //! | 45 | a file that changes | end to end: `reload` |
 //! | | **Neighbours** | |
 //! | 46 | two tenants, one plugin | `tenants::a_tenant_with_one_place_…`, `redis_bucket`, `memory` |
-//! | 48 | a tenant with all it may have | with the CPU share of tenants |
+//! | 48 | a tenant with all it may have | `neighbour::loops_of_one_tenant_leave_another_its_processors`; unit: `plugin::turns` |
 //! | 47 | memory of another instance | `memory::memory_that_another_instance_has_left_is_zero` |
 //! | 49 | no place left | `limits::{an_instance_too_many_…, more_chains_than_…}`; unit: `plugin::places` |
 //! | | all of them in one process | `neighbour::a_healthy_plugin_beside_all_crimes_loses_no_row_and_little_time` |

@@ -12,8 +12,9 @@ use std::{
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use fs_data_sink::{
     batch::{DecodedBatch, Origin},
-    config::PluginConfig,
-    plugin::{FlushReason, LanePauses},
+    config::{PluginConfig, TenantConfig},
+    plugin::{FlushReason, LanePauses, WORKERS_SPARE},
+    tenant::Tenant,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 use crate::{
     compile::locals_times_loops,
     made::{Made, SPIN, WASI, file, with_modules},
-    support::{hex, hostile, numbers, open, open_in},
+    support::{assert_refused, hex, hostile, numbers, open, open_in, open_of, schema},
 };
 
 /// Rows of a batch of the neighbour.
@@ -61,6 +62,28 @@ async fn work(stop: Arc<AtomicBool>) -> Vec<Duration> {
 fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[(times.len() * 99 / 100).min(times.len() - 1)]
+}
+
+/// The work for so long, with nothing beside it.
+async fn work_alone(lasts: Duration) -> Vec<Duration> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let working = tokio::spawn(work(Arc::clone(&stop)));
+    tokio::time::sleep(lasts).await;
+    stop.store(true, Ordering::Relaxed);
+    working.await.unwrap()
+}
+
+/// Says what was measured; `beside` may not be slower than twice `quiet`.
+fn compare(quiet: Vec<Duration>, beside: Vec<Duration>, what: &str, lasted: Duration) {
+    let batches = (quiet.len(), beside.len());
+    let (quiet, beside) = (p99(quiet), p99(beside));
+    let _ = writeln!(
+        std::io::stderr(),
+        "p99 of a batch of {ROWS} rows: {quiet:?} quiet ({} batches), {beside:?} beside {what} in {lasted:?} ({} batches)",
+        batches.0,
+        batches.1
+    );
+    assert!(beside <= (2 * quiet).max(NOISE), "{beside:?} beside {what}, {quiet:?} without");
 }
 
 /// Every crime that the component knows, and those that only text can commit.
@@ -129,13 +152,7 @@ fn crimes() -> Vec<(PluginConfig, Option<TempDir>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_plugin_beside_all_crimes_loses_no_row_and_little_time() {
-    let quiet = {
-        let stop = Arc::new(AtomicBool::new(false));
-        let working = tokio::spawn(work(Arc::clone(&stop)));
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        stop.store(true, Ordering::Relaxed);
-        working.await.unwrap()
-    };
+    let quiet = work_alone(Duration::from_secs(2)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let working = tokio::spawn(work(Arc::clone(&stop)));
     let crimes = crimes();
@@ -156,13 +173,45 @@ async fn a_healthy_plugin_beside_all_crimes_loses_no_row_and_little_time() {
     let lasted = began.elapsed();
     stop.store(true, Ordering::Relaxed);
     let beside = working.await.unwrap();
-    let batches = (quiet.len(), beside.len());
-    let (quiet, beside) = (p99(quiet), p99(beside));
-    let _ = writeln!(
-        std::io::stderr(),
-        "p99 of a batch of {ROWS} rows: {quiet:?} quiet ({} batches), {beside:?} beside {count} crimes in {lasted:?} ({} batches)",
-        batches.0,
-        batches.1
-    );
-    assert!(beside <= (2 * quiet).max(NOISE), "{beside:?} beside the crimes, {quiet:?} without");
+    compare(quiet, beside, &format!("{count} crimes"), lasted);
+}
+
+/// Plugins of the tenant that computes all the time.
+const LOOPS: usize = 30;
+
+#[test]
+fn loops_of_one_tenant_leave_another_its_processors() {
+    // As the program has it: one worker is left for timers where all processors are in plugins.
+    let workers = std::thread::available_parallelism().unwrap().get() + WORKERS_SPARE;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let quiet = work_alone(Duration::from_secs(2)).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let working = tokio::spawn(work(Arc::clone(&stop)));
+        let began = Instant::now();
+        let rough = Tenant::alone("rough", TenantConfig::default());
+        let loops: Vec<_> = (0..LOOPS)
+            .map(|_| {
+                let tenant = rough.clone();
+                tokio::spawn(async move {
+                    let mut plugin = hostile(&json!({"crime": "loop-in-process"}));
+                    plugin.limits.call_timeout = Duration::from_millis(300);
+                    plugin.on_trap.retries = 0;
+                    let opened = open_of(tenant, "loops", &[plugin], schema(), LanePauses::detached()).await;
+                    opened.unwrap().process(crate::support::batch()).await.unwrap()
+                })
+            })
+            .collect();
+        for one in loops {
+            assert_refused(&one.await.unwrap(), "plugin-timeout", "did not return");
+        }
+        let lasted = began.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        compare(quiet, working.await.unwrap(), &format!("{LOOPS} loops of another tenant"), lasted);
+        // Each of them had its time, of which nothing was taken for what it waited; and all that is in the tenant's account.
+        let usage = rough.usage();
+        let computed = Duration::from_millis(300) * u32::try_from(LOOPS).unwrap();
+        assert!(usage.plugin_computed >= computed * 9 / 10, "{usage:?}");
+        assert!(!usage.plugin_waited.is_zero(), "{usage:?}");
+    });
 }

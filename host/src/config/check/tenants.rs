@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{MEMORY_BYTES_MIN, check_name};
 use crate::config::{
-    PipelineConfig, TenantConfig,
+    CPU_SHARE_DEFAULT, CPU_SHARE_MAX, PipelineConfig, TenantConfig,
     fault::{Collector, Place, hint_or_stop},
     reader::Section,
     value::{boolean, count, size},
@@ -36,6 +36,10 @@ fn budgets(section: Section<'_>) -> TenantConfig {
         }),
         open_files: section.get("open_files", count),
         plugin_instances: section.get("plugin_instances", count),
+        cpu_share: section.get("cpu_share", |text| match count(text)? {
+            share if share <= CPU_SHARE_MAX as usize => Ok(u32::try_from(share).unwrap_or(CPU_SHARE_MAX)),
+            _ => Err(format!("{text} is too much; 1 to {CPU_SHARE_MAX}, {CPU_SHARE_DEFAULT} for who says nothing")),
+        }),
         bytes_per_second: section.get("bytes_per_second", size),
         egress_bytes_per_second: section.get("egress_bytes_per_second", size),
         is_untrusted: section.get_or("untrusted", false, boolean),

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::{HttpGrant, HttpScheme},
-    plugin::voice::Voice,
+    plugin::{clock::CallClock, voice::Voice},
 };
 use refusal::{Refusal, refusal_of};
 
@@ -95,27 +95,26 @@ pub(super) struct Requests {
     /// For each destination, how many were sent in this call.
     sent: Vec<usize>,
     /// When the call must have ended.
-    deadline: std::time::Instant,
+    clock: CallClock,
     /// Where refusals are told.
     voice: Arc<Voice>,
 }
 
 impl Requests {
     /// None yet.
-    pub(super) fn new(destinations: &Arc<[Destination]>, voice: &Arc<Voice>) -> Self {
+    pub(super) fn new(destinations: &Arc<[Destination]>, voice: &Arc<Voice>, clock: &CallClock) -> Self {
         let slots = destinations.iter().map(|one| Arc::new(Semaphore::new(one.grant.concurrent))).collect();
         Self {
             destinations: Arc::clone(destinations),
             slots,
             sent: vec![0; destinations.len()],
-            deadline: std::time::Instant::now(),
+            clock: clock.clone(),
             voice: Arc::clone(voice),
         }
     }
 
     /// A call of the plugin begins.
-    pub(super) fn begin_call(&mut self, deadline: std::time::Instant) {
-        self.deadline = deadline;
+    pub(super) fn begin_call(&mut self) {
         self.sent.fill(0);
     }
 
@@ -143,7 +142,7 @@ impl Requests {
             destinations: Arc::clone(&self.destinations),
             at,
             slot,
-            deadline: Instant::now() + time_left(grant.timeout, self.deadline),
+            deadline: Instant::now() + time_left(grant.timeout, &self.clock),
             voice: Arc::clone(&self.voice),
         })
     }

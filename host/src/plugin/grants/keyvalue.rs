@@ -222,7 +222,7 @@ impl HostState {
         {
             return refuse(None, "tenant-egress", words);
         }
-        let limit = time_left(*timeout, session.deadline);
+        let limit = time_left(*timeout, &session.clock);
         Ok(Ok(Admitted { bucket: Arc::clone(bucket), limit, voice: Arc::clone(&session.voice) }))
     }
 }

@@ -23,6 +23,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
     bindings::config_store,
+    clock::CallClock,
     failure::Failure,
     instance::HostState,
     voice::{Pipe, Voice},
@@ -107,37 +108,36 @@ pub(super) struct Session {
     /// Where refusals are told.
     voice: Arc<Voice>,
     /// When the call that runs now must have ended.
-    deadline: Instant,
+    clock: CallClock,
     /// Keys that it asked for or wrote, for each bucket.
     keys: Vec<usize>,
 }
 
 impl Session {
     /// Nothing was done yet.
-    pub(super) fn new(capabilities: &Arc<Capabilities>, voice: &Arc<Voice>) -> Self {
+    pub(super) fn new(capabilities: &Arc<Capabilities>, voice: &Arc<Voice>, clock: &CallClock) -> Self {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES_MAX);
         Self {
             capabilities: Arc::clone(capabilities),
             http,
-            requests: Requests::new(&capabilities.destinations, voice),
+            requests: Requests::new(&capabilities.destinations, voice, clock),
             voice: Arc::clone(voice),
-            deadline: Instant::now(),
+            clock: clock.clone(),
             keys: vec![0; capabilities.buckets.len()],
         }
     }
 
     /// A call begins.
-    pub(super) fn begin_call(&mut self, deadline: Instant) {
-        self.deadline = deadline;
-        self.requests.begin_call(deadline);
+    pub(super) fn begin_call(&mut self) {
+        self.requests.begin_call();
         self.keys.fill(0);
     }
 }
 
 /// How long something may take that has a limit of its own, so that the plugin hears of it before its call is over.
-fn time_left(limit: Duration, deadline: Instant) -> Duration {
-    let left = deadline.saturating_duration_since(Instant::now());
+fn time_left(limit: Duration, clock: &CallClock) -> Duration {
+    let left = clock.deadline().saturating_duration_since(Instant::now());
     limit.min(left.saturating_sub(left / 10))
 }
 

@@ -29,7 +29,7 @@ fn load_folder(files: &[(&str, &str)]) -> Result<(Vec<String>, Vec<String>), Str
 
 #[test]
 fn budgets_are_read_printed_and_read_again() {
-    let budgets = "memory: 1GiB, open_files: 100, plugin_instances: 8, bytes_per_second: 50MB, \
+    let budgets = "memory: 1GiB, open_files: 100, plugin_instances: 8, cpu_share: 200, bytes_per_second: 50MB, \
                    egress_bytes_per_second: 1MB, untrusted: true";
     let text = format!("tenant: shop\n{RIGHT}tenants:\n  shop: {{{budgets}}}\n  guests: {{}}\n");
     let config = load_text(&text, &[], &[]).unwrap();
@@ -37,6 +37,7 @@ fn budgets_are_read_printed_and_read_again() {
         memory_bytes: Some(1 << 30),
         open_files: Some(100),
         plugin_instances: Some(8),
+        cpu_share: Some(200),
         bytes_per_second: Some(50_000_000),
         egress_bytes_per_second: Some(1_000_000),
         is_untrusted: true,
@@ -44,11 +45,12 @@ fn budgets_are_read_printed_and_read_again() {
     assert_eq!((config.tenants["shop"], config.tenants["guests"]), (expected, TenantConfig::default()));
     let again = load_text(&config.to_yaml(), &[], &[]).unwrap();
     assert_eq!(again.tenants, config.tenants);
-    let wrong = "{memory: 1MiB, open_files: 0, colour: red}";
+    let wrong = "{memory: 1MiB, open_files: 0, cpu_share: 10001, colour: red}";
     assert_eq!(
         faults(&format!("tenant: shop\n{RIGHT}tenants:\n  shop: {wrong}\n")),
         "orders.yaml:5: tenants.shop.colour: unknown key; known here: bytes_per_second, \
-         egress_bytes_per_second, memory, open_files, plugin_instances, untrusted\n\
+         cpu_share, egress_bytes_per_second, memory, open_files, plugin_instances, untrusted\n\
+         orders.yaml:5: tenants.shop.cpu_share: 10001 is too much; 1 to 10000, 100 for who says nothing\n\
          orders.yaml:5: tenants.shop.memory: 1MiB is too little; at least 32MiB\n\
          orders.yaml:5: tenants.shop.open_files: must be more than 0"
     );
