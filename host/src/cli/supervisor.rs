@@ -9,14 +9,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{BAD_CONFIGURATION, DONE, FAILED, tell, worse};
+use super::{
+    BAD_CONFIGURATION, DONE, FAILED, tell,
+    watch::{Seen, look_at},
+    worse,
+};
 use crate::{
     config::{PipelineConfig, fault::Faults, load::Loaded},
     error::PipelineError,
@@ -58,9 +62,6 @@ struct Plan {
     /// What the files of its plugins looked like before they were loaded.
     seen: Vec<Seen>,
 }
-
-/// What a file looks like from outside: when it was changed and how long it is; `None` while there is none.
-type Seen = Option<(SystemTime, u64)>;
 
 /// A pipeline that runs.
 struct Running {
@@ -375,12 +376,6 @@ impl Running {
 /// What the files of the plugins of a pipeline look like now.
 fn look_at_plugins(config: &PipelineConfig) -> Vec<Seen> {
     config.plugins.iter().flat_map(|plugin| plugin.files()).map(look_at).collect()
-}
-
-/// What a file looks like now.
-pub(super) fn look_at(path: &std::path::Path) -> Seen {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 /// One pipeline; its name and exit code.

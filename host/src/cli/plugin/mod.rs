@@ -2,7 +2,7 @@
 //!
 //! `new` makes a plugin's folder of a template and of what is `embedded`, `build` makes a component of a folder, by its `language`.
 //! `subject` is which plugin and how it is configured, `input` its rows, `trial` what became of them, `heard` what it logged,
-//! `snapshot` what was wanted of it, `report` how that is told, `watch` waits for changes.
+//! `snapshot` what was wanted of it, `report` how that is told.
 
 use std::future::Future;
 
@@ -24,7 +24,6 @@ mod snapshot;
 mod subject;
 mod test;
 mod trial;
-mod watch;
 
 /// Plugins.
 #[derive(Debug, Subcommand)]

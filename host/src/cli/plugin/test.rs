@@ -12,9 +12,11 @@ use super::{
     subject::{Subject, SubjectArguments},
     tell,
     trial::Trial,
-    watch::Seen,
 };
-use crate::plugin::PluginEngine;
+use crate::{
+    cli::watch::{Watch, Which},
+    plugin::PluginEngine,
+};
 
 /// What `plugin test` takes.
 #[derive(Debug, Args)]
@@ -48,12 +50,13 @@ pub(super) async fn run(arguments: &TestArguments) -> Result<u8, Ended> {
     }
     let watched: Vec<PathBuf> = arguments.subject.watched().into_iter().chain(arguments.expect.clone()).collect();
     loop {
-        let seen = Seen::look(&watched);
+        // What the last test wrote is no change.
+        let mut watch = Watch::new(watched.clone(), Which::Sources);
         if let Err(Ended { words, .. }) = once(arguments, &engine, &heard).await {
             tell(&words);
         }
         tell("\nwaiting for a file to change; Ctrl-C ends");
-        seen.changed(&watched).await;
+        watch.changed().await;
     }
 }
 
