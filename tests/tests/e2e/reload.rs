@@ -202,6 +202,40 @@ fn a_plugin_file_that_changes_is_swapped_and_a_bad_one_is_refused() -> anyhow::R
     })
 }
 
+/// Scenario: a pipeline that is fed all the time is changed so that everything can be checked and nothing can be written: its sink is
+/// below a file.
+/// Guarantees: it fails before its first commit, which is told with its name; what ran before runs again, and every row is there once.
+#[test]
+fn a_changed_pipeline_that_fails_before_its_first_commit_gives_way_to_what_ran_before() -> anyhow::Result<()> {
+    scenario("reload-back", |workspace| {
+        let kafka = kafka()?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let fed = Records { seed: 9, topic: unique("reload-back") };
+        kafka.create_topic(&fed.topic, PARTITIONS)?;
+        let (lake, group) = (workspace.path().join("lake"), unique("group"));
+        let right = yaml(&pipeline("fed", &fed.topic, &group, &lake)?);
+        workspace.write("conf/fed.yaml", &right)?;
+        workspace.write("conf/all.yaml", format!("telemetry: {{log_format: text, listen: \"{address}\"}}\n"))?;
+        let feed = Feed::start(kafka, &fed, 0, RATE)?;
+        let mut process = workspace.start(&["run", "conf"])?;
+        wait_for_page(&mut process, &address, "the pipeline", |page| page.contains("fed: running"))?;
+        workspace.write("a-file", "no folder")?;
+        let below_a_file = workspace.path().join("a-file/lake");
+        workspace.write("conf/fed.yaml", yaml(&pipeline("fed", &fed.topic, &group, &below_a_file)?))?;
+        process.signal(Signal::Hangup)?;
+        wait_for_page(&mut process, &address, "the way back", |page| {
+            page.contains("refused: fed, which goes on as before: it failed before its first commit")
+                && page.contains("fed: running")
+        })?;
+        let count = feed.finish()?;
+        ensure_all_there(kafka, &fed, count)?;
+        ensure_gets_all(workspace, &lake, &fed, count)?;
+        ensure!(lines_with(&process, "the changed pipeline is refused") == 1, "refused more than once");
+        end(process, Signal::Terminate, LONG)?.expect(0, &["asked to stop"])?;
+        ensure_exact(&lake, &fed, count, workspace)
+    })
+}
+
 /// The digest of a file, as `sha256sum` prints it.
 fn sha256(path: &Path) -> anyhow::Result<String> {
     let printed = Command::new("sha256sum").arg(path).output()?.stdout;
