@@ -15,6 +15,9 @@ use super::{
     hygiene::only_given,
 };
 
+/// What a stream takes besides its values, about: a vector that has to grow copies all of them once more.
+const STREAM_BYTES_SPARE: usize = 4 << 10;
+
 /// Rows in the plain types of [`super::types::plain_schema`], for the time of one call.
 #[derive(Debug)]
 #[expect(unreachable_pub, reason = "the generated bindings export it again")]
@@ -67,7 +70,8 @@ impl BatchResource {
         let columns = columns.collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let rows = RecordBatch::try_new_with_options(rows.schema(), columns, &options)?;
-        let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
+        let bytes = Vec::with_capacity(rows.get_array_memory_size() + STREAM_BYTES_SPARE);
+        let mut writer = StreamWriter::try_new(bytes, rows.schema_ref())?;
         writer.write(&rows)?;
         let stream = writer.into_inner()?;
         self.budget.copy(stream.len())?;

@@ -6,14 +6,16 @@
 //!
 //! What is not known is null. Columns of these names that are there already are replaced; a prefix keeps them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use arrow_array::{StringArray, cast::AsArray};
+use arrow_array::{builder::StringBuilder, cast::AsArray};
 use fs_data_sink_plugin::prelude::*;
 use woothee::parser::Parser;
 
-/// Texts remembered: user agents repeat, and parsing one costs microseconds.
+/// Texts remembered, a power of two: user agents repeat, and parsing one costs microseconds.
 const REMEMBERED_MAX: usize = 4_096;
+/// Bytes of the name of a browser or a system, about; more are made room for.
+const TEXT_BYTES: usize = 12;
 /// Bytes of a text that is remembered: what browsers send is under 300. With the number above at most 4 MiB.
 const REMEMBERED_BYTES_MAX: usize = 1_024;
 
@@ -29,12 +31,12 @@ pub struct Config {
 }
 
 /// What a user agent says.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Facts {
     /// For instance `Chrome`; none where it is not known.
-    browser: Option<Arc<str>>,
+    browser: Option<Box<str>>,
     /// For instance `Windows 10`.
-    os: Option<Arc<str>>,
+    os: Option<Box<str>>,
     /// Whether it is a crawler.
     is_bot: bool,
 }
@@ -47,8 +49,9 @@ pub struct ParseUserAgent {
     fields: [Field; 3],
     /// The rules.
     parser: Parser,
-    /// Texts that were parsed before.
-    remembered: HashMap<String, Facts>,
+    /// Texts that were parsed before, each in the place that its hash names: whoever chooses texts so that they share one is as slow
+    /// as with texts that were never seen, and no slower.
+    remembered: Vec<Option<(Box<str>, Arc<Facts>)>>,
 }
 
 impl std::fmt::Debug for ParseUserAgent {
@@ -80,7 +83,7 @@ impl Plugin for ParseUserAgent {
             Field::new(format!("{prefix}os"), DataType::Utf8, true),
             Field::new(format!("{prefix}is_bot"), DataType::Boolean, true),
         ];
-        Ok(Self { column, fields, parser: Parser::new(), remembered: HashMap::new() })
+        Ok(Self { column, fields, parser: Parser::new(), remembered: vec![None; REMEMBERED_MAX] })
     }
 
     fn output_schema(&self, _input: &Schema) -> OutputSchema {
@@ -89,10 +92,14 @@ impl Plugin for ParseUserAgent {
 
     fn process(&mut self, batch: &Batch<'_>) -> Result<Output, ProcessError> {
         let column = batch.column(&self.column)?;
-        let facts: Vec<Option<Facts>> =
+        let facts: Vec<Option<Arc<Facts>>> =
             column.as_string::<i32>().iter().map(|text| text.map(|text| self.look_up(text))).collect();
         let texts = |pick: fn(&Facts) -> Option<&str>| -> ArrayRef {
-            Arc::new(facts.iter().map(|facts| facts.as_ref().and_then(pick)).collect::<StringArray>())
+            let mut texts = StringBuilder::with_capacity(facts.len(), facts.len() * TEXT_BYTES);
+            for facts in &facts {
+                texts.append_option(facts.as_deref().and_then(pick));
+            }
+            Arc::new(texts.finish())
         };
         let bots: BooleanArray = facts.iter().map(|facts| facts.as_ref().map(|facts| facts.is_bot)).collect();
         let columns: [ArrayRef; 3] =
@@ -103,16 +110,18 @@ impl Plugin for ParseUserAgent {
 
 impl ParseUserAgent {
     /// What a user agent says.
-    fn look_up(&mut self, text: &str) -> Facts {
-        if let Some(known) = self.remembered.get(text) {
-            return known.clone();
+    fn look_up(&mut self, text: &str) -> Arc<Facts> {
+        let place = hash(text.as_bytes()) % REMEMBERED_MAX;
+        if let Some(Some((known, facts))) = self.remembered.get(place)
+            && is_same(known.as_bytes(), text.as_bytes())
+        {
+            return Arc::clone(facts);
         }
-        let facts = self.parse(text);
-        if text.len() <= REMEMBERED_BYTES_MAX {
-            if self.remembered.len() >= REMEMBERED_MAX {
-                self.remembered.clear();
-            }
-            self.remembered.insert(text.to_owned(), facts.clone());
+        let facts = Arc::new(self.parse(text));
+        if text.len() <= REMEMBERED_BYTES_MAX
+            && let Some(known) = self.remembered.get_mut(place)
+        {
+            *known = Some((text.into(), Arc::clone(&facts)));
         }
         facts
     }
@@ -128,10 +137,30 @@ impl ParseUserAgent {
     }
 }
 
+/// A number for a text, eight bytes at a time, as the Rust compiler's own hash makes it (`FxHash`).
+fn hash(text: &[u8]) -> usize {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let hash = words.iter().map(|word| u64::from_le_bytes(*word)).fold(text.len() as u64, mix);
+    // The upper half is the better one; it fits a `usize` of WebAssembly.
+    (mix(hash, u64::from_le_bytes(last)) >> 32) as usize
+}
+
+/// Whether texts are the same, eight bytes at a time: `memcmp` in WebAssembly goes byte by byte.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    one.len() == other.len()
+        && words.iter().zip(other_words).all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other))
+        && rest.iter().zip(other_rest).all(|(one, other)| one == other)
+}
+
 export_plugin!(ParseUserAgent);
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::StringArray;
     use fs_data_sink_plugin::testing::Harness;
 
     use super::*;
@@ -170,7 +199,24 @@ mod tests {
         let out = harness.process(&rows).unwrap().batches.remove(0);
         assert_eq!(out.column_by_name("ua_is_bot").unwrap().as_boolean().true_count(), 2 * texts.len());
         let remembered = &harness.plugin().remembered;
-        assert!(remembered.len() <= REMEMBERED_MAX && remembered.keys().all(|text| text.len() < 100));
+        assert!(remembered.len() <= REMEMBERED_MAX && remembered.iter().flatten().all(|(text, _)| text.len() < 100));
+        // Most of them have a place of their own, or the next batch would parse them all again.
+        assert!(remembered.iter().flatten().count() > REMEMBERED_MAX / 2);
+    }
+
+    #[test]
+    fn texts_that_differ_in_one_byte_are_told_apart() {
+        let text: Vec<u8> = (0..40).collect();
+        for length in 0..text.len() {
+            let (one, mut other) = (&text[..length], text[..length].to_vec());
+            assert!(is_same(one, &other) && hash(one) == hash(&other));
+            assert!(!is_same(one, &text[..=length]));
+            for at in 0..length {
+                other[at] ^= 1;
+                assert!(!is_same(one, &other) && hash(one) != hash(&other), "{length} {at}");
+                other[at] ^= 1;
+            }
+        }
     }
 
     #[test]
