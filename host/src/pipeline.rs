@@ -334,10 +334,11 @@ async fn load_plugins(
     config: &PipelineConfig,
     engine: &PluginEngine,
 ) -> Result<Arc<[Arc<LoadedPlugin>]>, PipelineError> {
-    let (engine, plugins) = (engine.clone(), config.plugins.clone());
+    let (engine, plugins, tenant) = (engine.clone(), config.plugins.clone(), Arc::clone(&config.tenant));
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
     let loaded: Arc<[_]> = tokio::task::spawn_blocking(move || {
-        plugins.iter().map(|plugin| engine.load_counted(plugin, &metrics).map(Arc::new)).collect::<Result<Vec<_>, _>>()
+        let load = |plugin| engine.load_counted(plugin, &tenant, &metrics).map(Arc::new);
+        plugins.iter().map(load).collect::<Result<Vec<_>, _>>()
     })
     .await
     .map_err(|error| PipelineError::stop("loading the plugins ended abnormally").because(error))?

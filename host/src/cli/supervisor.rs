@@ -28,7 +28,8 @@ use crate::{
     telemetry::{PipelineState, Reloads},
 };
 
-/// Pipelines whose plugins are loaded at the same time: some, so that one that compiles for long does not hold up the others.
+/// Pipelines whose plugins are loaded at the same time: some, so that one that compiles for long does not hold up the others. Of
+/// each tenant at least one, so that it does not hold up another tenant's either.
 const PREPARED_AT_ONCE: usize = 4;
 
 /// A pipeline that was asked to drain and is not done so long after its `shutdown_timeout` is dropped.
@@ -186,12 +187,16 @@ impl Supervisor {
             }
         }
         let (engine, tenants) = (self.runtime.engine.clone(), self.runtime.tenants.clone());
-        let preparing = changed.into_iter().map(|(pipeline, file)| {
+        let mut of_tenants: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (pipeline, file) in changed {
             let (engine, tenants, seen) = (engine.clone(), tenants.clone(), look_at_plugins(&pipeline));
-            let name = Arc::clone(&pipeline.name);
-            async move { (name, file, seen, pipeline::prepare(pipeline, &engine, &tenants).await) }
-        });
-        let mut preparing = std::pin::pin!(stream::iter(preparing).buffer_unordered(PREPARED_AT_ONCE));
+            let (name, tenant) = (Arc::clone(&pipeline.name), Arc::clone(&pipeline.tenant));
+            let prepare = async move { (name, file, seen, pipeline::prepare(pipeline, &engine, &tenants).await) };
+            of_tenants.entry(tenant).or_default().push(prepare);
+        }
+        let at_once = (PREPARED_AT_ONCE / of_tenants.len().max(1)).max(1);
+        let of_tenants = of_tenants.into_values().map(|one| stream::iter(one).buffer_unordered(at_once).boxed());
+        let mut preparing = stream::select_all(of_tenants);
         let stop = self.runtime.stop.clone();
         loop {
             tokio::select! {

@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Delivery, ErrorHandling, LISTEN_DEFAULT, LogFormat, PipelineConfig, RunConfig, SourceKind, TelemetryConfig,
+    Delivery, ErrorHandling, LISTEN_DEFAULT, LogFormat, PipelineConfig, RunConfig, SourceKind, TENANT_DEFAULT,
+    TelemetryConfig,
     fault::Place,
     reader::Section,
     value::{boolean, choice, count, count_up_to, http_url, listen_address, log_level, positive_duration, size},
@@ -44,7 +45,7 @@ pub(super) fn pipeline(top: &Section<'_>, name: &str, folder: &Path) -> Option<P
     let is_own = own_name.is_some();
     let name = own_name.unwrap_or_else(|| name.to_owned());
     check_name(top, "name", &name, is_own);
-    let tenant = top.text("tenant").unwrap_or_else(|| "default".to_owned());
+    let tenant = top.text("tenant").unwrap_or_else(|| TENANT_DEFAULT.to_owned());
     check_name(top, "tenant", &tenant, true);
     let pipeline = top.section("pipeline");
     let (mut source, values) = source::read(top.section("source"), &pipeline, folder);

@@ -914,6 +914,9 @@ pub struct KafkaLetterConfig {
     pub retry_timeout: Duration,
 }
 
+/// Whose a pipeline is that does not say so.
+pub const TENANT_DEFAULT: &str = "default";
+
 /// Where the page is served where nothing is said: the port that OpenTelemetry's exporter for Prometheus has.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 

@@ -20,7 +20,7 @@ use super::{
     signature, version,
 };
 use crate::{
-    config::{PluginConfig, PluginLimits},
+    config::{PluginConfig, PluginLimits, TENANT_DEFAULT},
     error::PipelineError,
     telemetry::metrics::Metrics,
 };
@@ -101,26 +101,31 @@ impl LoadedPlugin {
 impl PluginEngine {
     /// Reads and compiles a plugin, or takes its compiled code from the cache. Blocks, up to seconds for a large one.
     pub fn load(&self, config: &Arc<PluginConfig>) -> Result<LoadedPlugin, PipelineError> {
-        self.load_if(config, |component| imports::check(self.engine(), component, &config.grants), |_| {})
-    }
-
-    /// The same for a pipeline, whose metrics tell when a limit was hit.
-    pub fn load_counted(&self, config: &Arc<PluginConfig>, metrics: &Metrics) -> Result<LoadedPlugin, PipelineError> {
         let check_imports = |component: &Component| imports::check(self.engine(), component, &config.grants);
-        self.load_if(config, check_imports, |limit| metrics.plugin_limit_hit(&config.name, limit))
+        self.load_if(config, TENANT_DEFAULT, check_imports, |_| {})
     }
 
-    /// The same where the imports are right; somebody is told which limit was hit. Whatever the imports are, nothing is reached that
-    /// was not granted.
-    pub(super) fn load_if(
+    /// The same for a pipeline of a tenant, whose metrics tell when a limit was hit.
+    pub fn load_counted(
         &self,
         config: &Arc<PluginConfig>,
+        tenant: &str,
+        metrics: &Metrics,
+    ) -> Result<LoadedPlugin, PipelineError> {
+        let check_imports = |component: &Component| imports::check(self.engine(), component, &config.grants);
+        self.load_if(config, tenant, check_imports, |limit| metrics.plugin_limit_hit(&config.name, limit))
+    }
+
+    /// The same where the imports are right; somebody is told which limit was hit.
+    fn load_if(
+        &self,
+        config: &Arc<PluginConfig>,
+        tenant: &str,
         check_imports: impl FnOnce(&Component) -> Result<(), String>,
         tell: impl Fn(&'static str),
     ) -> Result<LoadedPlugin, PipelineError> {
-        let fault =
-            |words: String| PipelineError::stop(format!("plugin {}: {} {words}", config.name, config.path.display()));
-        let counted = |CompileFault { words, limit }| {
+        let fault = |words: String| fault(config, &words);
+        let counted = |CompileFault { words, limit, .. }| {
             limit.into_iter().for_each(&tell);
             fault(words)
         };
@@ -137,16 +142,30 @@ impl PluginEngine {
         }
         config.signature.iter().try_for_each(|wanted| signature::check(&bytes, wanted)).map_err(&fault)?;
         check_kind(&bytes).map_err(&fault)?;
-        let component = self.compile(&bytes, &digest, &config.limits).map_err(&counted)?;
-        version::check(self.engine(), &component).map_err(&fault)?;
-        check_imports(&component).map_err(&fault)?;
-        let has_state = version::exports_state(self.engine(), &component);
+        let component = self.compile(&bytes, &digest, tenant, &config.limits).map_err(&counted)?;
+        self.connect(config, &bytes, digest, &component, check_imports)
+    }
+
+    /// A compiled component whose imports are right, ready to be instantiated. Whatever the imports are, nothing is reached that was
+    /// not granted.
+    pub(super) fn connect(
+        &self,
+        config: &Arc<PluginConfig>,
+        bytes: &[u8],
+        digest: [u8; 32],
+        component: &Component,
+        check_imports: impl FnOnce(&Component) -> Result<(), String>,
+    ) -> Result<LoadedPlugin, PipelineError> {
+        let fault = |words: String| fault(config, &words);
+        version::check(self.engine(), component).map_err(&fault)?;
+        check_imports(component).map_err(&fault)?;
+        let has_state = version::exports_state(self.engine(), component);
         let instance_pre = self
             .linker()
-            .instantiate_pre(&component)
+            .instantiate_pre(component)
             .and_then(PluginPre::new)
-            .map_err(|error| fault(version::misfit(&component, &error).to_string()))?;
-        let shared = Shared::new(&bytes, self.places(), self.turns(), config.limits.instances);
+            .map_err(|error| fault(version::misfit(component, &error).to_string()))?;
+        let shared = Shared::new(bytes, self.places(), self.turns(), config.limits.instances);
         let capabilities = Arc::new(Capabilities::open(config, &digest).map_err(&fault)?);
         Ok(LoadedPlugin { config: Arc::clone(config), digest, instance_pre, has_state, shared, capabilities })
     }
@@ -156,12 +175,13 @@ impl PluginEngine {
         &self,
         bytes: &[u8],
         digest: &[u8; 32],
+        tenant: &str,
         limits: &PluginLimits,
     ) -> Result<Component, CompileFault> {
         if let Some(component) = self.cache().and_then(|cache| cache.load(self.engine(), digest)) {
             return Ok(component);
         }
-        let code = self.compilers().compile(self.engine(), bytes, limits)?;
+        let code = self.compilers().compile(self.engine(), bytes, digest, tenant, limits)?;
         #[expect(
             unsafe_code,
             reason = "deserialize runs machine code: this one comes from a compiler of this very build, which this process started \
@@ -179,6 +199,11 @@ impl PluginEngine {
     }
 }
 
+/// A fault of a plugin's file.
+fn fault(config: &PluginConfig, words: &str) -> PipelineError {
+    PipelineError::stop(format!("plugin {}: {} {words}", config.name, config.path.display()))
+}
+
 /// The bytes of a file that is not too large.
 pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
@@ -187,7 +212,7 @@ pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CompileFaul
     file.take(most).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > bytes_max {
         let words = format!("has more than {bytes_max} bytes (limits.component_bytes)");
-        return Err(CompileFault { words, limit: Some("component_bytes") });
+        return Err(CompileFault { words, limit: Some("component_bytes"), lasts: false });
     }
     Ok(bytes)
 }

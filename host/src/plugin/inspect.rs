@@ -12,7 +12,7 @@ use super::{
     grants::imports,
 };
 use crate::{
-    config::{PluginConfig, PluginLimits},
+    config::{PluginConfig, PluginLimits, TENANT_DEFAULT},
     error::PipelineError,
     telemetry::metrics::Metrics,
 };
@@ -45,12 +45,13 @@ impl PluginEngine {
         let bytes = read(path, limits.component_bytes).map_err(counted)?;
         check_kind(&bytes).map_err(&fault)?;
         let digest = Sha256::digest(&bytes).into();
-        let component = self.compile(&bytes, &digest, &limits).map_err(counted)?;
+        let component = self.compile(&bytes, &digest, TENANT_DEFAULT, &limits).map_err(counted)?;
         let component_type = component.component_type();
         let exports =
             component_type.exports(self.engine()).map(|(name, _)| name.to_owned()).take(EXPORTS_MAX).collect();
         let imports = imports::imports(self.engine(), &component);
-        let description = match self.load_if(&Arc::new(config), |_| Ok(()), |_| {}) {
+        let config = Arc::new(config);
+        let description = match self.connect(&config, &bytes, digest, &component, |_| Ok(())) {
             Ok(loaded) => Arc::new(loaded).describe(&ChainContext::alone()).await,
             Err(error) => Err(error),
         };
@@ -62,7 +63,7 @@ impl ChainContext {
     /// A chain outside of a pipeline, whose metrics nobody reads.
     #[must_use]
     pub fn alone() -> Self {
-        let (pipeline, tenant) = ("plugin".into(), "default".into());
+        let (pipeline, tenant) = ("plugin".into(), TENANT_DEFAULT.into());
         Self { pipeline, tenant, lane: 0, metrics: Metrics::detached(), pauses: LanePauses::detached() }
     }
 }

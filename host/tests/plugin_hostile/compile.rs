@@ -94,7 +94,7 @@ async fn time_and_memory_of_a_compiler_are_limited_and_counted() {
     // So that the meters are there.
     open(&[]).await.unwrap();
     let metrics = Metrics::new("compiles", "test", "test", "test");
-    let message = ENGINE.load_counted(&Arc::new(plugin), &metrics).unwrap_err().full_message();
+    let message = ENGINE.load_counted(&Arc::new(plugin), "test", &metrics).unwrap_err().full_message();
     assert!(
         message.contains("takes more than 64 MiB of memory to compile, and was stopped (limits.compile_memory)"),
         "{message}"
@@ -143,7 +143,7 @@ fn a_compiler_that_runs_is_cut_off_and_limited_by_the_kernel() {
 }
 
 #[test]
-fn no_more_than_two_compile_at_once_and_all_have_their_turn() {
+fn who_compiles_much_at_once_has_all_of_it_in_turn() {
     let engine = PluginEngine::with_compiler(None, compiler()).unwrap();
     let (plugin, _folder) = Made::default().plugin();
     let plugin = Arc::new(plugin);

@@ -134,7 +134,7 @@ pub(crate) async fn open_of(
 ) -> Result<Chain, PipelineError> {
     LazyLock::force(&METERS);
     let metrics = Metrics::new(pipeline, "test", "test", "test");
-    let load = |config: &PluginConfig| ENGINE.load_counted(&Arc::new(config.clone()), &metrics).map(Arc::new);
+    let load = |config: &PluginConfig| ENGINE.load_counted(&Arc::new(config.clone()), &tenant, &metrics).map(Arc::new);
     let plugins = plugins.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let context = ChainContext { pipeline: pipeline.into(), tenant, lane: 0, metrics, pauses };
     Chain::open(&plugins, schema, context).await

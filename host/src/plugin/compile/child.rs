@@ -16,7 +16,7 @@ pub(super) const DONE: i32 = 0;
 /// Its exit code where the component is refused, in words on standard error.
 pub(super) const REFUSED: i32 = 3;
 /// Its exit code where the limits cannot be set.
-const NO_LIMITS: i32 = 4;
+pub(super) const NO_LIMITS: i32 = 4;
 /// What it says first where it is not cut off.
 pub(super) const UNCONFINED: &str = "unconfined: ";
 /// Threads that compile: more take more memory at once, and gain little for a component of usual size.

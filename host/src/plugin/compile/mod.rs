@@ -2,7 +2,8 @@
 //!
 //! Comes in: the bytes of a component. Goes out: machine code, or words. Promises: it ends within `limits.compile_time` and takes
 //! no more than `limits.compile_memory`; whatever becomes of the compiler (no memory, a crash, an endless loop), this process only
-//! hears of it; at most [`CHILDREN_MAX`] run at once.
+//! hears of it. Few run at once, and none of a tenant's keeps that of another waiting (`seats`); what cannot be compiled is not
+//! tried again and again (`failed`).
 //!
 //! The process is this very program, started once more (`child`): the same build, so what it writes is what this one would have
 //! written. It gets the component as its standard input and answers on its standard output, both in memory. It has no
@@ -15,7 +16,6 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -23,14 +23,16 @@ use std::{
 use wasmtime::Engine;
 
 use crate::config::PluginLimits;
+use failed::Failed;
+use seats::Seats;
 
 mod child;
 mod confine;
+mod failed;
+mod seats;
 
 pub use child::answer_if_asked;
 
-/// Compilers at once: each may take `limits.compile_memory` and all cores. Others wait, which is not counted as their time.
-const CHILDREN_MAX: usize = 2;
 /// This program, also after its file was replaced by a newer one.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The longest pause between two looks at a compiler.
@@ -53,17 +55,19 @@ pub enum Compiler {
 }
 
 /// Why there is no machine code.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CompileFault {
     /// In words that continue "the file ...".
     pub(super) words: String,
     /// The limit that was hit: the key below `limits`.
     pub(super) limit: Option<&'static str>,
+    /// Whether it cost something and the same component comes to the same end within the same limits.
+    pub(super) lasts: bool,
 }
 
 impl From<String> for CompileFault {
     fn from(words: String) -> Self {
-        Self { words, limit: None }
+        Self { words, limit: None, lasts: false }
     }
 }
 
@@ -72,23 +76,25 @@ impl From<String> for CompileFault {
 pub(super) struct Compilers {
     /// Which program.
     compiler: Compiler,
-    /// How many run.
-    running: Mutex<usize>,
-    /// One of them has ended.
-    ended: Condvar,
+    /// Who may run one.
+    seats: Seats,
+    /// What came to a bad end.
+    failed: Failed,
 }
 
 impl Compilers {
     /// None runs yet.
     pub(super) fn new(compiler: Compiler) -> Self {
-        Self { compiler, running: Mutex::new(0), ended: Condvar::new() }
+        Self { compiler, seats: Seats::default(), failed: Failed::default() }
     }
 
-    /// Machine code of a component, for `Component::deserialize`. Blocks.
+    /// Machine code of a component of a tenant, for `Component::deserialize`. Blocks. `digest` is the component's SHA-256.
     pub(super) fn compile(
         &self,
         engine: &Engine,
         component: &[u8],
+        digest: &[u8; 32],
+        tenant: &str,
         limits: &PluginLimits,
     ) -> Result<Vec<u8>, CompileFault> {
         let program = match &self.compiler {
@@ -98,26 +104,13 @@ impl Compilers {
                 return engine.precompile_component(component).map_err(|error| refused(&format!("{error:#}")).into());
             }
         };
-        let _seat = self.take_seat();
-        run(program, component, limits)
-    }
-
-    /// Waits until not too many run.
-    fn take_seat(&self) -> Seat<'_> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |running: &mut usize| *running >= CHILDREN_MAX;
-        *self.ended.wait_while(running, is_full).unwrap_or_else(PoisonError::into_inner) += 1;
-        Seat(self)
-    }
-}
-
-/// Leave to run one compiler.
-struct Seat<'a>(&'a Compilers);
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.ended.notify_one();
+        self.failed.check(digest, limits)?;
+        let seat = self.seats.take(tenant);
+        // Another pipeline may have tried the same while this one waited.
+        self.failed.check(digest, limits)?;
+        let compiled = run(program, component, limits);
+        drop(seat);
+        compiled.inspect_err(|fault| self.failed.note(digest, limits, fault))
     }
 }
 
@@ -212,6 +205,7 @@ fn judge(outcome: &Outcome, limits: &PluginLimits) -> Result<(), CompileFault> {
             limits.compile_time
         ),
         limit: Some("compile_time"),
+        lasts: true,
     };
     let Some(status) = status else { return Err(slow()) };
     match (status.code(), status.signal()) {
@@ -225,10 +219,17 @@ fn judge(outcome: &Outcome, limits: &PluginLimits) -> Result<(), CompileFault> {
                 limits.compile_memory_bytes >> 20
             ),
             limit: Some("compile_memory"),
+            lasts: true,
         }),
-        (Some(code), _) => Err(crash(&format!("exit code {code}"), words)),
+        (Some(code), _) => {
+            let fault = crash(&format!("exit code {code}"), words);
+            Err(CompileFault { lasts: code != child::NO_LIMITS, ..fault })
+        }
         (None, Some(libc::SIGKILL)) => Err(crash("killed from outside, as a machine without memory does", words)),
-        (None, signal) => Err(crash(&format!("signal {}", signal.unwrap_or_default()), words)),
+        (None, signal) => {
+            let fault = crash(&format!("signal {}", signal.unwrap_or_default()), words);
+            Err(CompileFault { lasts: true, ..fault })
+        }
     }
 }
 
@@ -260,6 +261,15 @@ fn read_code(mut output: File) -> Result<Vec<u8>, CompileFault> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt as _,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use sha2::{Digest as _, Sha256};
+    use tempfile::TempDir;
+
     use super::*;
 
     /// The words for an end of a compiler.
@@ -292,13 +302,90 @@ mod tests {
         }
     }
 
+    /// What a tenant's component came to.
+    fn compile(compilers: &Compilers, tenant: &str, component: &str, limits: &PluginLimits) -> CompileFault {
+        let digest = Sha256::digest(component).into();
+        compilers.compile(&Engine::default(), component.as_bytes(), &digest, tenant, limits).unwrap_err()
+    }
+
     #[test]
     fn a_program_that_is_no_compiler_is_told_apart() {
-        let compilers = Compilers::new(Compiler::Program("/bin/true".into()));
-        let fault = compilers.compile(&Engine::default(), b"", &PluginLimits::default()).unwrap_err();
-        assert!(fault.words.contains("is not a compiler"), "{}", fault.words);
-        let compilers = Compilers::new(Compiler::Program("/no/such/program".into()));
-        let fault = compilers.compile(&Engine::default(), b"", &PluginLimits::default()).unwrap_err();
-        assert!(fault.words.contains("cannot start the compiler /no/such/program: No such file"), "{}", fault.words);
+        for (program, words) in [
+            ("/bin/true", "is not a compiler"),
+            ("/no/such/program", "cannot start the compiler /no/such/program: No such file"),
+        ] {
+            let compilers = Compilers::new(Compiler::Program(program.into()));
+            let fault = compile(&compilers, "shop", "", &PluginLimits::default());
+            assert!(fault.words.contains(words), "{}", fault.words);
+        }
+    }
+
+    /// A program in place of the compiler, in a folder that must outlive its use.
+    fn program(text: &str) -> (TempDir, Compilers) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compiler");
+        let text = text.replace("FOLDER", &folder.path().display().to_string());
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (folder, Compilers::new(Compiler::Program(path)))
+    }
+
+    #[test]
+    fn bombs_of_one_tenant_do_not_keep_another_waiting() {
+        // A bomb goes on until there is a file.
+        let (folder, compilers) = program(
+            "read -r word; [ \"$word\" = bomb ] && while [ ! -e FOLDER/enough ]; do /bin/sleep 0.02; done; exit 3",
+        );
+        let limits = PluginLimits::default();
+        let done = AtomicUsize::new(0);
+        let (compilers, limits, done) = (&compilers, &limits, &done);
+        thread::scope(|scope| {
+            for number in 0..5 {
+                scope.spawn(move || {
+                    compile(compilers, "stranger", &format!("bomb\n{number}"), limits);
+                    done.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            while compilers.seats.waiting() < 3 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            for tenant in ["shop", "bank", "shop"] {
+                let fault = compile(compilers, tenant, tenant, limits);
+                assert!(fault.words.contains("damaged or cut short"), "{}", fault.words);
+            }
+            assert_eq!(done.load(Ordering::SeqCst), 0);
+            fs::write(folder.path().join("enough"), "").unwrap();
+        });
+        assert_eq!(done.load(Ordering::SeqCst), 5);
+    }
+
+    #[test]
+    fn a_bomb_is_compiled_once_and_again_with_other_limits() {
+        let (folder, compilers) = program("echo run >>FOLDER/runs; while :; do :; done");
+        let mut limits = PluginLimits { compile_time: Duration::from_millis(100), ..PluginLimits::default() };
+        let runs = || fs::read_to_string(folder.path().join("runs")).unwrap().lines().count();
+        let first = compile(&compilers, "stranger", "bomb", &limits);
+        let second = compile(&compilers, "stranger", "bomb", &limits);
+        assert!(first.words.starts_with("takes more than 100ms to compile"), "{}", first.words);
+        assert!(second.words.starts_with(&first.words) && second.limit == first.limit, "{}", second.words);
+        assert!(
+            second.words.contains("not tried again before a restart, unless its limits change"),
+            "{}",
+            second.words
+        );
+        assert_eq!(runs(), 1);
+        compile(&compilers, "stranger", "another", &limits);
+        limits.compile_time = Duration::from_millis(101);
+        compile(&compilers, "stranger", "bomb", &limits);
+        assert_eq!(runs(), 3);
+    }
+
+    #[test]
+    fn what_may_go_well_the_next_time_is_tried_again() {
+        let (folder, compilers) = program("echo run >>FOLDER/runs; exit 4");
+        for _ in 0..2 {
+            compile(&compilers, "shop", "unlucky", &PluginLimits::default());
+        }
+        assert_eq!(fs::read_to_string(folder.path().join("runs")).unwrap().lines().count(), 2);
     }
 }

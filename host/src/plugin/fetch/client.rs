@@ -33,6 +33,15 @@ pub(super) struct Client {
     scheme: &'static str,
 }
 
+/// How large an answer may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// Bytes.
+    pub(super) bytes: usize,
+    /// The key below `limits` that says so, where it is one.
+    pub(super) limit: Option<&'static str>,
+}
+
 /// Why there is no answer.
 pub(super) enum Refusal {
     /// The server asks who we are, with this challenge.
@@ -82,9 +91,9 @@ impl Client {
     }
 
     /// Asks with the credentials as they are.
-    pub(super) async fn get(&self, url: &Url, accept: &str, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
+    pub(super) async fn get(&self, url: &Url, accept: &str, most: Most) -> Result<Vec<u8>, CompileFault> {
         let authorization = self.authorization();
-        self.ask(url, accept, authorization.as_ref(), bytes_max).await.map_err(|refusal| match refusal {
+        self.ask(url, accept, authorization.as_ref(), most).await.map_err(|refusal| match refusal {
             Refusal::Words(fault) => fault,
             Refusal::Unauthorised(_) => self.unauthorised(url).into(),
         })
@@ -122,12 +131,12 @@ impl Client {
         url: &Url,
         accept: &str,
         authorization: Option<&HeaderValue>,
-        bytes_max: usize,
+        most: Most,
     ) -> Result<Vec<u8>, Refusal> {
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
-            match self.try_once(url, accept, authorization, bytes_max).await {
+            match self.try_once(url, accept, authorization, most).await {
                 Err((_, true)) if tries < TRIES => {
                     tries += 1;
                     tokio::time::sleep(pause).await;
@@ -145,7 +154,7 @@ impl Client {
         url: &Url,
         accept: &str,
         mut authorization: Option<&HeaderValue>,
-        bytes_max: usize,
+        most: Most,
     ) -> Result<Vec<u8>, (Refusal, bool)> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
@@ -157,7 +166,7 @@ impl Client {
             let response = request.send().await.map_err(|error| failure(&at, error))?;
             let status = response.status();
             if !status.is_redirection() {
-                return finish(&at, response, bytes_max).await;
+                return finish(&at, response, most).await;
             }
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let Some(next) = to.and_then(|to| at.join(to).ok()) else {
@@ -222,7 +231,7 @@ fn failure(url: &Url, error: reqwest::Error) -> (Refusal, bool) {
 }
 
 /// Reads an answer.
-async fn finish(url: &Url, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, (Refusal, bool)> {
+async fn finish(url: &Url, mut response: Response, most: Most) -> Result<Vec<u8>, (Refusal, bool)> {
     let words = |words: &str| (Refusal::from(format!("cannot be downloaded: {} {words}", shown(url))), false);
     match response.status() {
         StatusCode::OK => {}
@@ -238,15 +247,16 @@ async fn finish(url: &Url, mut response: Response, bytes_max: usize) -> Result<V
         }
     }
     let too_large = || {
-        let words = format!("cannot be downloaded: {} has more than {bytes_max} bytes", shown(url));
-        (Refusal::Words(CompileFault { words, limit: None }), false)
+        let key = most.limit.map(|key| format!(" (limits.{key})")).unwrap_or_default();
+        let words = format!("cannot be downloaded: {} has more than {} bytes{key}", shown(url), most.bytes);
+        (Refusal::Words(CompileFault { words, limit: most.limit, lasts: false }), false)
     };
-    if response.content_length().is_some_and(|length| length > bytes_max as u64) {
+    if response.content_length().is_some_and(|length| length > most.bytes as u64) {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| failure(url, error))? {
-        if bytes.len() + piece.len() > bytes_max {
+        if bytes.len() + piece.len() > most.bytes {
             return Err(too_large());
         }
         bytes.extend_from_slice(&piece);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::config::{Download, Location};
 pub(super) use blobs::Blobs;
-use client::Client;
+use client::{Client, Most};
 
 mod blobs;
 mod client;
@@ -62,6 +62,11 @@ pub(super) fn fetch(
     Ok(bytes)
 }
 
+/// How large a component may be.
+fn component(bytes: usize) -> Most {
+    Most { bytes, limit: Some("component_bytes") }
+}
+
 /// The same, within its time.
 async fn run(
     client: &Client,
@@ -71,7 +76,7 @@ async fn run(
 ) -> Result<Vec<u8>, CompileFault> {
     let all = async {
         match &download.location {
-            Location::File(url) => client.get(url, "application/wasm, */*;q=0.1", bytes_max).await,
+            Location::File(url) => client.get(url, "application/wasm, */*;q=0.1", component(bytes_max)).await,
             Location::Artifact(artifact) => oci::pull(client, artifact, bytes_max, blobs).await,
         }
     };

@@ -8,7 +8,8 @@ use url::Url;
 
 use super::{
     Blobs, CompileFault, check_digest,
-    client::{Client, Refusal, secret},
+    client::{Client, Most, Refusal, secret},
+    component,
 };
 use crate::{
     config::{Artifact, Credentials},
@@ -16,9 +17,9 @@ use crate::{
 };
 
 /// A manifest: a few hundred bytes, and what people add.
-const MANIFEST_BYTES_MAX: usize = 4 << 20;
+const MANIFEST_MOST: Most = Most { bytes: 4 << 20, limit: None };
 /// A registry's token, in JSON.
-const TOKEN_BYTES_MAX: usize = 64 << 10;
+const TOKEN_MOST: Most = Most { bytes: 64 << 10, limit: None };
 /// What a manifest is.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What a component is.
@@ -35,7 +36,7 @@ pub(super) async fn pull(
     blobs: Option<&Blobs>,
 ) -> Result<Vec<u8>, CompileFault> {
     let mut session = Session { client, artifact, authorization: None };
-    let kept = artifact.digest.and_then(|digest| blobs?.load(&digest, MANIFEST_BYTES_MAX));
+    let kept = artifact.digest.and_then(|digest| blobs?.load(&digest, MANIFEST_MOST.bytes));
     let is_kept = kept.is_some();
     let manifest = match kept {
         Some(manifest) => manifest,
@@ -44,12 +45,12 @@ pub(super) async fn pull(
     let (digest, size) = layer(&manifest, artifact)?;
     if size > bytes_max as u64 {
         let words = format!("has {size} bytes, which is more than {bytes_max} (limits.component_bytes)");
-        return Err(CompileFault { words, limit: Some("component_bytes") });
+        return Err(CompileFault { words, limit: Some("component_bytes"), lasts: false });
     }
     if let Some(bytes) = blobs.and_then(|blobs| blobs.load(&digest, bytes_max)) {
         return Ok(bytes);
     }
-    let bytes = session.get(&format!("blobs/sha256:{}", hex(&digest)), "*/*", bytes_max).await?;
+    let bytes = session.get(&format!("blobs/sha256:{}", hex(&digest)), "*/*", component(bytes_max)).await?;
     check_digest("component", &bytes, &digest)?;
     if let (Some(blobs), Some(own)) = (blobs, &artifact.digest) {
         blobs.store(&digest, &bytes);
@@ -79,7 +80,7 @@ impl Session<'_> {
             (None, Some(tag)) => tag.clone(),
             (None, None) => "latest".to_owned(),
         };
-        let bytes = self.get(&format!("manifests/{reference}"), MANIFEST, MANIFEST_BYTES_MAX).await?;
+        let bytes = self.get(&format!("manifests/{reference}"), MANIFEST, MANIFEST_MOST).await?;
         if let Some(wanted) = digest {
             check_digest("manifest", &bytes, wanted)?;
         } else {
@@ -91,7 +92,7 @@ impl Session<'_> {
     }
 
     /// Asks for a part of the repository, and says who we are where the registry asks.
-    async fn get(&mut self, part: &str, accept: &str, bytes_max: usize) -> Result<Vec<u8>, CompileFault> {
+    async fn get(&mut self, part: &str, accept: &str, most: Most) -> Result<Vec<u8>, CompileFault> {
         let registry = match self.artifact.registry.as_str() {
             // What everybody calls it is the address of its pages.
             "docker.io" => "registry-1.docker.io",
@@ -101,7 +102,7 @@ impl Session<'_> {
         let url = Url::parse(&address).map_err(|error| format!("cannot be downloaded: {address}: {error}"))?;
         let mut has_asked = false;
         loop {
-            match self.client.ask(&url, accept, self.authorization.as_ref(), bytes_max).await {
+            match self.client.ask(&url, accept, self.authorization.as_ref(), most).await {
                 Ok(answer) => return Ok(answer),
                 Err(Refusal::Words(fault)) => return Err(fault),
                 Err(Refusal::Unauthorised(_)) if has_asked => return Err(self.client.unauthorised(&url).into()),
@@ -130,7 +131,7 @@ impl Session<'_> {
             }
         }
         let authorization = self.client.authorization();
-        let answer = self.client.ask(&realm, "application/json", authorization.as_ref(), TOKEN_BYTES_MAX).await;
+        let answer = self.client.ask(&realm, "application/json", authorization.as_ref(), TOKEN_MOST).await;
         let answer = answer.map_err(|refusal| match refusal {
             Refusal::Words(fault) => fault,
             Refusal::Unauthorised(_) => self.client.unauthorised(&realm).into(),

@@ -107,7 +107,7 @@ async fn a_file_is_downloaded_within_its_limits() {
     assert_eq!(get(&from, None).await.unwrap(), b"component");
     from.private = PrivateAddresses::Networks(vec!["127.0.0.0/8".parse().unwrap()]);
     for (path, words) in [
-        ("large", "has more than 1000 bytes"),
+        ("large", "has more than 1000 bytes (limits.component_bytes)"),
         ("endless", "redirects more than 5 times"),
         ("nowhere", "redirects to nowhere"),
         ("plain", "it leads to ftp://files.test/good, which is not http"),
