@@ -46,7 +46,8 @@ impl LoadedPlugin {
     /// Asks the plugin what it is, in an instance that is made for that alone.
     pub async fn describe(self: &Arc<Self>, context: &ChainContext) -> Result<Description, PipelineError> {
         let config = self.config();
-        let voice = Voice::new(Arc::clone(&config.name), context.clone(), config.limits.log_bytes_per_second);
+        let log_bytes = config.limits.log_bytes_per_second;
+        let voice = Voice::new(Arc::clone(&config.name), self.digest_hex(), context.clone(), log_bytes);
         let failed = |words: &str| {
             let (name, path) = (&config.name, config.path.display());
             PipelineError::stop(format!("plugin {name} ({path}) cannot start: it {words}"))

@@ -103,7 +103,8 @@ impl Stage {
         context: &ChainContext,
     ) -> Result<Self, PipelineError> {
         let config = plugin.config();
-        let voice = Voice::new(Arc::clone(&config.name), context.clone(), config.limits.log_bytes_per_second);
+        let log_bytes = config.limits.log_bytes_per_second;
+        let voice = Voice::new(Arc::clone(&config.name), plugin.digest_hex(), context.clone(), log_bytes);
         let input = plain_schema(input);
         let mut stage = Self {
             plugin: Arc::clone(plugin),

@@ -5,7 +5,7 @@
 //! voice serves all instances of a plugin in a lane one after the other, so a restart does not refill its bucket.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -40,7 +40,8 @@ const CONTEXT_BYTES_MAX: usize = 128;
 const TAIL_BYTES_MAX: usize = 1024;
 /// Bytes of the words about one refusal, which may hold a plugin's own.
 const REFUSAL_BYTES_MAX: usize = 512;
-/// Refusals of one plugin in one lane are told at most this often for each grant; all are counted.
+/// Refusals of one plugin in one lane are told at most this often for each reason, so that many of one kind do not hide the first of
+/// another; all are counted.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 /// What a guest may write in one go to its standard output.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -50,12 +51,14 @@ const WRITE_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Voice {
     /// The plugin's name in the configuration.
     plugin: Arc<str>,
+    /// SHA-256 of its component in hexadecimal digits, since a name can be given to anything.
+    sha256: String,
     /// Where it runs.
     context: ChainContext,
     /// Bytes a second.
     log_bytes_per_second: usize,
-    /// Keeps what is told of each grant readable: of refusals, and of what failed outside.
-    grants: [(&'static str, [RateLimited; 2]); 3],
+    /// Keeps what is told of grants readable: by grant and reason, which are words of this program and few.
+    told: Mutex<BTreeMap<(&'static str, &'static str), RateLimited>>,
     /// What changes.
     state: Mutex<State>,
 }
@@ -77,7 +80,7 @@ struct State {
 
 impl Voice {
     /// The voice of a plugin.
-    pub(super) fn new(plugin: Arc<str>, context: ChainContext, log_bytes_per_second: usize) -> Self {
+    pub(super) fn new(plugin: Arc<str>, sha256: String, context: ChainContext, log_bytes_per_second: usize) -> Self {
         let state = State {
             bucket_bytes: log_bytes_per_second,
             filled: Instant::now(),
@@ -85,35 +88,29 @@ impl Voice {
             names: HashSet::new(),
             tail: String::new(),
         };
-        let grants =
-            ["http", "keyvalue", "files"].map(|grant| (grant, [(); 2].map(|()| RateLimited::new(REFUSAL_INTERVAL))));
-        Self { plugin, context, log_bytes_per_second, grants, state: Mutex::new(state) }
+        Self { plugin, sha256, context, log_bytes_per_second, told: Mutex::default(), state: Mutex::new(state) }
     }
 
     /// The plugin tried what it was not granted, or more of it than it may.
     pub(super) fn refused(&self, grant: &'static str, reason: &'static str, words: &str) {
         self.context.metrics.plugin_refused(&self.plugin, grant, reason);
-        self.tell_of_grant(grant, |[refused, _]| refused, Some(reason), "the plugin was refused", words);
+        self.tell_of_grant(grant, reason, "the plugin was refused", words);
     }
 
     /// What the plugin asked of something outside failed there.
     pub(super) fn failed(&self, grant: &'static str, words: &str) {
-        self.tell_of_grant(grant, |[_, failed]| failed, None, "what the plugin asked for failed", words);
+        self.tell_of_grant(grant, "failed", "what the plugin asked for failed", words);
     }
 
-    /// A line about a grant, if one may be written now, with how many were left out since the last.
-    fn tell_of_grant(
-        &self,
-        grant: &'static str,
-        which: impl Fn(&[RateLimited; 2]) -> &RateLimited,
-        reason: Option<&'static str>,
-        what: &str,
-        words: &str,
-    ) {
-        let limits = self.grants.iter().find(|(name, _)| *name == grant);
-        let Some(suppressed) = limits.and_then(|(_, limits)| which(limits).allow()) else { return };
+    /// A line about a grant, if one may be written now, with how many were left out since the last of that reason.
+    fn tell_of_grant(&self, grant: &'static str, reason: &'static str, what: &str, words: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = told.entry((grant, reason)).or_insert_with(|| RateLimited::new(REFUSAL_INTERVAL)).allow();
+        drop(told);
+        let Some(suppressed) = allowed else { return };
         tracing::warn!(
             plugin = &*self.plugin,
+            sha256 = self.sha256,
             pipeline = &*self.context.pipeline,
             tenant = &*self.context.tenant,
             lane = self.context.lane,
@@ -410,7 +407,7 @@ mod tests {
         let metrics = Metrics::detached();
         let pauses = LanePauses::detached();
         let context = ChainContext { pipeline: "p".into(), tenant: "t".into(), lane: 0, metrics, pauses };
-        Arc::new(Voice::new("plugin".into(), context, log_bytes_per_second))
+        Arc::new(Voice::new("plugin".into(), "ab".repeat(32), context, log_bytes_per_second))
     }
 
     /// Messages that reached `tracing`.
@@ -444,6 +441,20 @@ mod tests {
         // Ten at once, and what is earned while the loop runs.
         assert!((10..1000).contains(&lines), "{lines}");
         assert!(heard.iter().any(|line| line.contains("logs more than 1000 bytes a second")));
+    }
+
+    #[test]
+    fn refusals_of_one_kind_do_not_hide_those_of_another() {
+        let voice = voice(0);
+        let heard = heard(|| {
+            for number in 0..100 {
+                voice.refused("http", "host", &format!("number {number}"));
+                voice.refused("http", "address", &format!("number {number}"));
+                voice.failed("http", &format!("number {number}"));
+            }
+        });
+        let refused = "the plugin was refused: number 0";
+        assert_eq!(heard, [refused, refused, "what the plugin asked for failed: number 0"]);
     }
 
     #[test]

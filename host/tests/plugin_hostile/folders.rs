@@ -2,7 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
+    process::Command,
     time::SystemTime,
 };
 
@@ -83,8 +87,122 @@ async fn no_path_leads_out_of_a_granted_folder() {
             assert!(!told[0].contains("geheim") && !told[0].contains("root:"), "{op} {path}: {}", told[0]);
             assert_eq!(told, ["not-permitted"], "{op} {path}");
             heard.expect("files", "not-permitted");
+            let words = format!("{path:?}: it leads out of the granted folder, or would change it");
+            assert!(heard.lines().iter().any(|line| line.contains(&words)), "{words}: {:?}", heard.lines());
         }
     }
+}
+
+/// Paths that lead out of the folder, or try to, in more ways than anybody writes them.
+const ODD_PATHS: [&str; 27] = [
+    "",
+    "/",
+    "//",
+    "..",
+    "../",
+    "/..",
+    "./..",
+    "sub/..",
+    "sub/../..",
+    "sub/../../",
+    "../granted",
+    "../secret",
+    "../secret/",
+    "../secret/key.txt",
+    "../secret/key.txt/",
+    "..//secret//key.txt",
+    "/etc/passwd",
+    "//etc/passwd",
+    "relative",
+    "relative/",
+    "absolute/",
+    "folder",
+    "folder/",
+    "folder/..",
+    "proc/",
+    "winding/../key.txt",
+    "inside/../../secret/key.txt",
+];
+
+/// Everything that can be done with a path; what needs another one makes `new`.
+const OPERATIONS: [&str; 22] = [
+    "read",
+    "list",
+    "stat",
+    "hash",
+    "readlink",
+    "open-to-write",
+    "create",
+    "create-to-read",
+    "truncate",
+    "truncate-to-write",
+    "write",
+    "write-stream",
+    "append-stream",
+    "set-size",
+    "set-times",
+    "set-times-at",
+    "mkdir",
+    "rmdir",
+    "unlink",
+    "link",
+    "rename",
+    "symlink",
+];
+
+#[tokio::test]
+async fn no_operation_on_an_odd_path_shows_or_changes_anything_outside() {
+    let (root, grant) = folders();
+    // Who first logs a line in a process with nobody listening on its thread may silence it for tests that do.
+    let (_heard, _guard) = Heard::listen();
+    let mut outcomes = Vec::new();
+    for path in ODD_PATHS {
+        let steps = OPERATIONS.map(|op| (op, path));
+        let told = tried(&grant, &steps).await;
+        assert_eq!(told.len(), steps.len(), "{told:?}");
+        outcomes.extend(steps.into_iter().zip(told));
+    }
+    for ((op, path), told) in outcomes {
+        // What is in the folder may be looked at under any name, and a link may be read that leads out of it.
+        let is_shown = match (op, told.as_str()) {
+            ("stat" | "hash", "done") | ("list", "absolute folder inside proc relative sub table.txt winding") => {
+                path == "sub/.."
+            }
+            ("readlink", "../secret/key.txt") => path == "relative",
+            ("readlink", "../secret") => path == "folder",
+            (_, error) => {
+                let errors = ["not-permitted", "no-entry", "not-directory", "is-directory", "invalid", "loop"];
+                errors.contains(&error) || error == "bad-descriptor"
+            }
+        };
+        assert!(is_shown, "{op} {path:?}: {told}");
+    }
+    let names = |folder: &str| {
+        let mut names: Vec<_> = fs::read_dir(root.path().join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!((names("."), names("secret")), ("granted secret".to_owned(), "key.txt".to_owned()));
+    assert_eq!(names("granted"), "absolute folder inside proc relative sub table.txt winding");
+    assert_eq!(fs::read_to_string(root.path().join("secret/key.txt")).unwrap(), "geheim");
+}
+
+#[tokio::test]
+async fn a_pipe_in_a_granted_folder_keeps_nobody_waiting() {
+    let (_root, grant) = folders();
+    assert!(Command::new("mkfifo").arg(grant.path.join("pipe")).status().unwrap().success());
+    let _socket = UnixListener::bind(grant.path.join("socket")).unwrap();
+    symlink("pipe", grant.path.join("to-pipe")).unwrap();
+    let (heard, _guard) = Heard::listen();
+    let steps =
+        [("read", "pipe"), ("open-to-write", "pipe"), ("read", "to-pipe"), ("read", "socket"), ("stat", "pipe")];
+    let told = tried(&grant, &steps).await;
+    let refused = "not-permitted";
+    assert_eq!(told, [refused, refused, refused, refused, "done"]);
+    heard.expect("files", "special-file");
 }
 
 #[tokio::test]

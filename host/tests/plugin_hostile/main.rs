@@ -15,8 +15,8 @@
 //! | 3 | a million host calls in one call | `limits::{a_million_calls_of_the_host_end_the_call, calls_of_wasi_are_counted_as_well}` |
 //! | 4 | `memory.fill` and `memory.copy` for ever | `time_and_memory::{a_loop_at_the_start_…, bulk_operations_and_sleeps_…}` |
 //! | 5 | a host call that blocks: a sleep | `time_and_memory::bulk_operations_and_sleeps_end_at_the_deadline_as_well`; HTTP: `outside::a_server_that_never_answers_costs_a_request_and_not_the_call`; DNS: unit `plugin::grants::http` |
-//! | 6 | a loop beside a neighbour and a timer | `time_and_memory::{a_plugin_that_computes_gives_way_…, a_neighbour_of_a_looping_plugin_goes_on}`, `neighbour` |
-//! | 7 | a compile bomb | `compile` |
+//! | 6 | a loop beside a neighbour and a timer | `time_and_memory::{a_plugin_that_computes_gives_way_…, a_neighbour_of_a_looping_plugin_goes_on}`, `neighbour`; beside a heartbeat, end to end: `hostile` |
+//! | 7 | a compile bomb | `compile`; beside others, and again: unit `plugin::compile` |
 //! | | **Memory** | |
 //! | 8 | growing in a loop | `time_and_memory::memory_without_end_is_refused` |
 //! | 9 | many memories | `memory::many_memories_share_the_budget` |
@@ -37,10 +37,10 @@
 //! | 23 | a dropped call | `time_and_memory::a_dropped_call_leaves_a_chain_that_works`, `circuit::a_call_that_is_dropped_…` |
 //! | | **Capabilities** | |
 //! | 24 | environment, arguments, input | `capabilities::there_is_nothing_to_see` |
-//! | 25 | files | `capabilities::there_is_nothing_to_see`: there is no folder to begin with; granted ones: `folders` |
+//! | 25 | files | `capabilities::there_is_nothing_to_see`: there is no folder to begin with; granted ones: `folders`; end to end: `escapes` |
 //! | 26 | sockets | `capabilities::there_is_nothing_to_see` |
-//! | 27 | HTTP, all ways around a grant | `outside::{a_granted_server_answers_…, limits_of_requests_…}`; unit: `plugin::grants::http` |
-//! | 28 | key-value | `outside::a_table_is_looked_up_…`, `redis_bucket` |
+//! | 27 | HTTP, all ways around a grant | `outside::{a_granted_server_answers_…, limits_of_requests_…}`; unit: `plugin::grants::http`; end to end, with DNS: `escapes` |
+//! | 28 | key-value | `outside::a_table_is_looked_up_…`, `redis_bucket`; end to end: `escapes`, `redis::buckets` |
 //! | 29 | an import that is not granted | `loading::an_import_that_is_not_granted_is_refused_by_name` |
 //! | 30 | clocks of a deterministic plugin | `outside::a_plugin_that_says_that_it_is_deterministic_…` |
 //! | | **Data** | |

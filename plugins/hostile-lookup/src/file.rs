@@ -1,4 +1,6 @@
-//! Files: `{"op": "read" | "list" | "stat" | ..., "path", "target"}` below the first folder that there is.
+//! Files: `{"op": "read" | "list" | "stat" | ..., "path", "target", "times"}` below the first folder that there is.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -7,13 +9,15 @@ use crate::{
         preopens,
         types::{Descriptor, DescriptorFlags, ErrorCode, NewTimestamp, OpenFlags, PathFlags},
     },
-    text,
+    number, text,
 };
 
-/// Tries one operation and tells what it came to.
+/// Tries one operation, once or more often, and tells what it came to: each outcome once, in the order of the alphabet.
 pub(crate) fn attempt(step: &Value) -> String {
     let Some((folder, _)) = preopens::get_directories().into_iter().next() else { return "no folder".to_owned() };
-    operate(step, &folder).unwrap_or_else(|error| error.name().to_owned())
+    let once = |_| operate(step, &folder).unwrap_or_else(|error| error.name().to_owned());
+    let outcomes: BTreeSet<String> = (0..number(step, "times").max(1)).map(once).collect();
+    outcomes.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// Does something in a folder.

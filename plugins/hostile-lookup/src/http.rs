@@ -38,9 +38,11 @@ pub(crate) fn attempt(step: &Value) -> String {
 
 /// What tries came to; the same outcome in a row is told once.
 fn tell(outcomes: impl Iterator<Item = Result<String, ErrorCode>>) -> String {
-    let mut told: Vec<String> = outcomes
-        .map(|outcome| outcome.unwrap_or_else(|error| format!("{error:?}").replace("ErrorCode::", "")))
-        .collect();
+    let words = |error| match error {
+        ErrorCode::InternalError(Some(words)) => words,
+        error => format!("{error:?}").replace("ErrorCode::", ""),
+    };
+    let mut told: Vec<String> = outcomes.map(|outcome| outcome.unwrap_or_else(words)).collect();
     told.dedup();
     told.join(", ")
 }
@@ -106,7 +108,10 @@ fn read(response: &IncomingResponse) -> Result<String, ErrorCode> {
         match stream.blocking_read(1 << 16) {
             Ok(piece) => body.extend(piece),
             Err(StreamError::Closed) => break,
-            Err(StreamError::LastOperationFailed(error)) => return Err(http_error_code(&error).unwrap_or_else(wrong)),
+            Err(StreamError::LastOperationFailed(error)) => {
+                let words = || ErrorCode::InternalError(Some(error.to_debug_string()));
+                return Err(http_error_code(&error).unwrap_or_else(words));
+            }
         }
     }
     drop(stream);

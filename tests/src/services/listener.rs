@@ -1,4 +1,4 @@
-//! What every proxy of the tests begins with: a free loopback port, and a thread for each connection, until its value goes away.
+//! What every server of the tests begins with: a port, and a thread for each connection, until its value goes away.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _},
@@ -21,12 +21,22 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Serves each connection on a thread of its own. `ended` is set at the end, for whoever serves one then.
+    /// Serves each connection to a free port of loopback on a thread of its own. `ended` is set at the end, for whoever serves one
+    /// then.
     pub(super) fn start(
         ended: Arc<AtomicBool>,
         serve: impl Fn(TcpStream) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port for a proxy")?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), ended, serve)
+    }
+
+    /// The same at an address of the test's choice.
+    pub(super) fn start_at(
+        at: SocketAddr,
+        ended: Arc<AtomicBool>,
+        serve: impl Fn(TcpStream) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
         let address = listener.local_addr()?;
         let (is_over, serve) = (Arc::clone(&ended), Arc::new(serve));
         thread::spawn(move || {

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 
 pub mod azure;
 pub mod certificates;
+pub mod dns;
 pub mod download;
 pub mod folder;
 pub mod gcs;
@@ -25,6 +26,8 @@ pub mod kafka;
 pub mod kafka_secure;
 pub mod kerberos;
 mod listener;
+pub mod misbehaving;
+pub mod network;
 pub mod oci;
 pub mod process;
 pub mod proxy;

@@ -12,6 +12,7 @@ mod corners;
 mod dead_letters;
 mod disk;
 mod download;
+mod escapes;
 mod evolution;
 mod examples;
 mod files;

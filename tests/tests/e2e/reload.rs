@@ -31,12 +31,12 @@ fn pipeline(name: &str, topic: &str, group: &str, lake: &Path) -> anyhow::Result
 }
 
 /// YAML without an empty section.
-fn yaml(configuration: &Configuration) -> String {
+pub(crate) fn yaml(configuration: &Configuration) -> String {
     configuration.yaml().replace("telemetry:\n", "")
 }
 
 /// Waits until the page of the pipelines is as wanted.
-fn wait_for_page(
+pub(crate) fn wait_for_page(
     process: &mut Process,
     address: &str,
     what: &str,
@@ -51,7 +51,7 @@ fn wait_for_page(
 }
 
 /// The lines of a log that have some words.
-fn lines_with(process: &Process, words: &str) -> usize {
+pub(crate) fn lines_with(process: &Process, words: &str) -> usize {
     process.log().lines().filter(|line| line.contains(words)).count()
 }
 
@@ -141,7 +141,7 @@ fn ensure_gets_all(workspace: &Workspace, lake: &Path, records: &Records, count:
 }
 
 /// A component with one more custom section: other bytes, another digest, the same plugin.
-fn with_section(component: &[u8]) -> Vec<u8> {
+pub(crate) fn with_section(component: &[u8]) -> Vec<u8> {
     let mut longer = component.to_vec();
     longer.extend_from_slice(b"\0\x07\x05spare!");
     longer
@@ -237,7 +237,7 @@ fn a_changed_pipeline_that_fails_before_its_first_commit_gives_way_to_what_ran_b
 }
 
 /// The digest of a file, as `sha256sum` prints it.
-fn sha256(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn sha256(path: &Path) -> anyhow::Result<String> {
     let printed = Command::new("sha256sum").arg(path).output()?.stdout;
     let printed = String::from_utf8(printed)?;
     printed.split_whitespace().next().map(str::to_owned).context("sha256sum printed nothing")

@@ -21,7 +21,7 @@ pub(super) fn voice() -> Arc<Voice> {
         metrics: Metrics::detached(),
         pauses: LanePauses::detached(),
     };
-    Arc::new(Voice::new("p".into(), context, 0))
+    Arc::new(Voice::new("p".into(), "ab".repeat(32), context, 0))
 }
 
 impl Heard {
@@ -30,7 +30,7 @@ impl Heard {
         let mut refusals = self.lines();
         refusals.retain(|line| line.contains("the plugin was refused"));
         for line in &refusals {
-            for name in ["plugin=\"p\"", "pipeline=\"orders\"", "tenant=\"shop\""] {
+            for name in ["plugin=\"p\"", "sha256=\"abab", "pipeline=\"orders\"", "tenant=\"shop\""] {
                 assert!(line.contains(name), "{line}");
             }
         }

@@ -87,12 +87,18 @@ pub(super) fn refusal_of(error: reqwest::Error, grant: &HttpGrant) -> Refusal {
         return Refusal::header_bomb(grant);
     }
     let tls = cause::<rustls::Error>(&error);
+    let is_data = cause::<io::Error>(&error).is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+    if error.is_body() && tls.is_none() && is_data {
+        // What hyper says of trailers, and of what stands beside the lengths of chunks, beyond its limits.
+        return Refusal::header_bomb(grant);
+    }
     let known = if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
         Error::TlsCertificateError
     } else if tls.is_some() {
         Error::TlsProtocolError
     } else if error.is_connect() && error.is_timeout() {
-        Error::ConnectionTimeout
+        let words = format!("{}: no connection within {:?} (connect_timeout)", grant.host, grant.connect_timeout);
+        return Refusal::new(Error::ConnectionTimeout, "timeout", words);
     } else if error.is_connect() {
         match cause::<io::Error>(&error).map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,

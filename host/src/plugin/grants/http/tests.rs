@@ -358,8 +358,8 @@ async fn header_bombs_are_refused() {
     }
     let trailers =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
-    let (sent, _) = refused(vec![(Duration::ZERO, trailers.into_bytes())], |grant| grant).await;
-    assert!(sent.is_err(), "{sent:?}");
+    let (sent, reasons) = refused(vec![(Duration::ZERO, trailers.into_bytes())], |grant| grant).await;
+    assert!(sent.is_err() && reasons.contains("reason=\"response-headers\""), "{sent:?}: {reasons}");
 }
 
 #[tokio::test]
