@@ -354,14 +354,19 @@ impl Watched {
         })
     }
 
+    /// `sentinel`, as a source and a bucket have it.
+    #[must_use]
+    pub fn sentinel(&self) -> String {
+        let nodes: Vec<_> = self.sentinels.iter().map(|(_, _, port)| format!("\"127.0.0.1:{port}\"")).collect();
+        format!("{{master_name: {MASTER_NAME}, nodes: [{}]}}", nodes.join(", "))
+    }
+
     /// `source` for these, without keys.
     #[must_use]
     pub fn source(&self) -> String {
-        let nodes: Vec<_> = self.sentinels.iter().map(|(_, _, port)| format!("\"127.0.0.1:{port}\"")).collect();
         format!(
-            "  type: redis\n  sentinel: {{master_name: {MASTER_NAME}, nodes: [{}]}}\n  password: {PASSWORD}\n  batch_size: 2000\n  \
-             session_timeout: 1500ms\n",
-            nodes.join(", ")
+            "  type: redis\n  sentinel: {}\n  password: {PASSWORD}\n  batch_size: 2000\n  session_timeout: 1500ms\n",
+            self.sentinel()
         )
     }
 }

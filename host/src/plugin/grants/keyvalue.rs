@@ -4,7 +4,10 @@
 //! that it was granted and of those only its own keys; what is too long, too large or too much is refused in words before
 //! anything is asked; an operation ends within the grant's time and before the plugin's call does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -141,6 +144,14 @@ impl Bucket {
             Keys::Table(_) => Err(KeyFault::told(NO_WRITES)),
         }
     }
+
+    /// Nobody waits any longer for what was asked then.
+    fn gave_up(&self, asked: Instant) {
+        match &self.keys {
+            Keys::Redis(redis) => redis.gave_up(asked),
+            Keys::Table(_) => {}
+        }
+    }
 }
 
 /// A table is never granted for writing.
@@ -159,6 +170,7 @@ struct Admitted {
 impl Admitted {
     /// Waits for it.
     async fn answer<T>(&self, doing: impl Future<Output = Answer<T>> + Send) -> Result<T, Error> {
+        let asked = Instant::now();
         match tokio::time::timeout(self.limit, doing).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(KeyFault::Told(words))) => {
@@ -170,6 +182,7 @@ impl Admitted {
                 Err(Error::Other("the store behind the bucket does not answer as it should".to_owned()))
             }
             Err(_) => {
+                self.bucket.gave_up(asked);
                 let words =
                     format!("no answer within {:?} (timeout), or before the call ends", self.bucket.grant.timeout);
                 self.voice.refused("keyvalue", "timeout", &format!("bucket {}: {words}", self.bucket.grant.bucket));

@@ -1,8 +1,10 @@
 //! A bucket that is the strings of a Redis under a prefix.
 //!
 //! Comes in: keys without the prefix. Goes out: values of bounded size. Promises: every command names keys under the prefix and
-//! no other; no value is taken from the server that is larger than the bucket's may be; a server that is away is an error, and
+//! no other; no value is taken from the server that is larger than the bucket's may be; a server that is away or silent is an error, and
 //! the next question connects anew. One connection serves all lanes of the pipeline; questions are pipelined on it.
+
+use std::time::Instant;
 
 use futures::future::try_join_all;
 use redis::{Cmd, FromRedisValue, RedisError, cmd};
@@ -23,14 +25,24 @@ pub(super) struct RedisKeys {
     config: RedisBucket,
     /// Bytes of one value.
     value_bytes_max: usize,
-    /// The connection, while there is one, and which one it is. Held while one is made, so that only one is.
-    link: Mutex<(u64, Option<Link>)>,
+    /// The connection. Held while one is made, so that only one is.
+    kept: Mutex<Kept>,
+}
+
+/// The connection of a bucket.
+struct Kept {
+    /// Which one it is.
+    number: u64,
+    /// When it was made.
+    made: Instant,
+    /// While there is one.
+    link: Option<Link>,
 }
 
 impl RedisKeys {
     /// Nothing is connected yet.
     pub(super) fn new(config: RedisBucket, value_bytes_max: usize) -> Self {
-        Self { config, value_bytes_max, link: Mutex::new((0, None)) }
+        Self { config, value_bytes_max, kept: Mutex::new(Kept { number: 0, made: Instant::now(), link: None }) }
     }
 
     /// The values of keys, in their order.
@@ -123,9 +135,9 @@ impl RedisKeys {
         if let Err(error) = &answer
             && (error.is_unrecoverable_error() || error.code() == Some("READONLY"))
         {
-            let mut kept = self.link.lock().await;
-            if kept.0 == number {
-                kept.1 = None;
+            let mut kept = self.kept.lock().await;
+            if kept.number == number {
+                kept.link = None;
             }
         }
         let value = answer.map_err(|error| self.fault(&error))?;
@@ -134,13 +146,24 @@ impl RedisKeys {
 
     /// The connection; made when there is none.
     async fn link(&self) -> Answer<(u64, Link)> {
-        let mut kept = self.link.lock().await;
-        if let (number, Some(link)) = &*kept {
-            return Ok((*number, link.clone()));
+        let mut kept = self.kept.lock().await;
+        if let Some(link) = &kept.link {
+            return Ok((kept.number, link.clone()));
         }
         let link = Box::pin(connect(&self.config.connection)).await.map_err(|error| self.fault(&error))?;
-        *kept = (kept.0 + 1, Some(link.clone()));
-        Ok((kept.0, link))
+        *kept = Kept { number: kept.number + 1, made: Instant::now(), link: Some(link.clone()) };
+        Ok((kept.number, link))
+    }
+
+    /// Nobody waits any longer for an answer to what was asked then. A connection that is silent says no more than one that is slow,
+    /// and the grant's time is shorter than that of the connection; so it is not trusted again.
+    pub(super) fn gave_up(&self, asked: Instant) {
+        // Who holds it makes a new one.
+        if let Ok(mut kept) = self.kept.try_lock()
+            && kept.made <= asked
+        {
+            kept.link = None;
+        }
     }
 
     /// The fault of a server that does not answer as it should.

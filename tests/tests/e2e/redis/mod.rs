@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::shared::{SHORT, unique};
 
+mod buckets;
 mod kills;
 mod once;
 mod servers;

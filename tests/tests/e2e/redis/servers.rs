@@ -221,7 +221,7 @@ fn a_cluster_is_read() -> anyhow::Result<()> {
 }
 
 /// A weight of a half for the first node, so that some of its slots move.
-fn weight(cluster: &Cluster) -> anyhow::Result<String> {
+pub(super) fn weight(cluster: &Cluster) -> anyhow::Result<String> {
     let first = cluster.addresses().first().cloned().unwrap_or_default();
     let port = first.rsplit(':').next().unwrap_or_default().to_owned();
     let id = cluster.cli(&["-p", &port, "CLUSTER", "MYID"])?;
