@@ -2,12 +2,12 @@
 
 use anyhow::ensure;
 use fs_data_sink_tests::{
-    lake::{Lake, Reader},
-    program::{Configuration, Workspace, local_sink, plugin},
+    lake::{Expected, Lake, Reader},
+    program::{Configuration, PARTITION_BY, Workspace, kafka_source, local_sink, plugin},
 };
 use serde_json::json;
 
-use crate::shared::{LONG, scenario};
+use crate::shared::{LONG, filled_topic, kafka, scenario, unique};
 
 /// Records in the file, in three batches.
 const RECORDS: u64 = 300;
@@ -126,5 +126,46 @@ fn a_retry_in_a_fresh_instance_is_enough() -> anyhow::Result<()> {
         let Outcome { output, reasons, rows } = commit(workspace, "trap-once", "")?;
         ensure!(reasons.is_empty() && rows == RECORDS, "{} dead letters and {rows} rows\n{output}", reasons.len());
         Ok(())
+    })
+}
+
+/// Scenario: a plugin loops for ever on every batch of a topic; a call may take longer than the broker waits for a member that is
+/// silent. Beside it a pipeline that works, in the same process.
+/// Guarantees: neither leaves its group while the plugin computes: partitions are assigned once; the rows of the one become dead
+/// letters, those of the other arrive.
+#[test]
+fn a_plugin_that_loops_does_not_cost_the_place_in_a_group() -> anyhow::Result<()> {
+    scenario("hostile-heartbeat", |workspace| {
+        let kafka = kafka()?;
+        let records = filled_topic(kafka, "heartbeat", 11, 3_000)?;
+        let pipeline = |name: &str| {
+            let lake = workspace.path().join(name);
+            let source = kafka_source(kafka.bootstrap(), &records.topic, &unique("heartbeat"));
+            let mut configuration = Configuration::new(name, source, local_sink(&lake) + PARTITION_BY);
+            configuration = configuration.with_records_schema_and_plugins();
+            configuration.pipeline = "  commit_interval: 1s\n  lanes: 1\n".into();
+            configuration
+        };
+        workspace.write("sound.yaml", pipeline("sound").yaml())?;
+        let mut looping = pipeline("looping");
+        looping.plugins = format!(
+            "plugins:\n  - path: {}\n    config: {{crime: loop-in-process}}\n    limits: {{call_timeout: 2s}}\n    on_trap: {{retries: 0, \
+             open_circuit_after: 0}}\n",
+            plugin("hostile").display()
+        );
+        workspace.write("looping.yaml", looping.yaml())?;
+        let finished = workspace.run(&["run", "looping.yaml", "sound.yaml", "--until-end"], LONG)?;
+        finished.expect(0, &["plugin-timeout"])?;
+        for name in ["looping", "sound"] {
+            let lines = finished.output.lines().filter(|line| line.contains(&format!("pipeline={name}")));
+            let assigned = lines.filter(|line| line.contains("partitions assigned")).count();
+            ensure!(assigned == 1, "{name}: {assigned} assignments\n{}", finished.output);
+        }
+        ensure!(!finished.output.contains("partitions were lost"), "a session expired\n{}", finished.output);
+        let letters = Lake::Local(&workspace.path().join("looping")).dead_letters("looping")?;
+        ensure!(letters.len() == 3_000, "{} dead letters", letters.len());
+        let lake = workspace.path().join("sound");
+        let seen = Lake::Local(&lake).read(Reader::PyArrow, &["country", "level"], workspace.path())?;
+        seen.compare(&Expected::of_records(&records, 3_000))?.expect_exact()
     })
 }

@@ -6,6 +6,7 @@
 mod ambiguous;
 mod azure;
 mod begin;
+mod budgets;
 mod circuit;
 mod compact;
 mod corners;
@@ -35,6 +36,7 @@ mod secure;
 mod servers;
 mod shared;
 mod state;
+mod state_swap;
 mod storm;
 mod telemetry;
 mod tenants;

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Partitions of the topic: more than lanes, so that some move whenever a process comes or goes.
-const PARTITIONS: u64 = 6;
+pub(crate) const PARTITIONS: u64 = 6;
 
 /// Keys that are counted.
 const COUNTRIES: [&str; 5] = ["DE", "FR", "JP", "US", "größe 名"];
@@ -67,10 +67,10 @@ fn country(number: u64) -> &'static str {
 }
 
 /// Counts by key and first moment of the window, in milliseconds.
-type Counts = BTreeMap<(String, u64), u64>;
+pub(crate) type Counts = BTreeMap<(String, u64), u64>;
 
 /// The counts of the records up to a number.
-fn counts_of(count: u64) -> Counts {
+pub(crate) fn counts_of(count: u64) -> Counts {
     let mut counts = Counts::new();
     for number in 0..count {
         let time = BEGIN_MS + number * STEP_MS;
@@ -80,7 +80,7 @@ fn counts_of(count: u64) -> Counts {
 }
 
 /// The counts in a lake, those of a window added up; and the rows.
-fn counts_in(lake: Lake<'_>, scratch: &Path) -> anyhow::Result<(Counts, usize)> {
+pub(crate) fn counts_in(lake: Lake<'_>, scratch: &Path) -> anyhow::Result<(Counts, usize)> {
     let seen = lake.read(Reader::DuckDb, &[], scratch)?;
     let (mut counts, mut rows) = (Counts::new(), 0);
     for line in std::io::BufReader::new(std::fs::File::open(&seen.rows)?).lines() {
@@ -95,7 +95,7 @@ fn counts_in(lake: Lake<'_>, scratch: &Path) -> anyhow::Result<(Counts, usize)> 
 }
 
 /// Fails where the counts differ, with some that do.
-fn compare(found: &Counts, wanted: &Counts) -> anyhow::Result<()> {
+pub(crate) fn compare(found: &Counts, wanted: &Counts) -> anyhow::Result<()> {
     let keys = found.keys().chain(wanted.keys());
     let differ: BTreeMap<_, _> = keys
         .filter(|key| found.get(*key) != wanted.get(*key))
@@ -107,7 +107,7 @@ fn compare(found: &Counts, wanted: &Counts) -> anyhow::Result<()> {
 }
 
 /// A pipeline that counts.
-fn counting(source: String, sink: String) -> Configuration {
+pub(crate) fn counting(source: String, sink: String) -> Configuration {
     let mut configuration = Configuration::new("counts", source, sink);
     "schema:\n  fields:\n    - {name: country, type: string}\n    - {name: ts, type: \"timestamp[ms, UTC]\"}\n"
         .clone_into(&mut configuration.schema);
@@ -125,7 +125,7 @@ fn windows() -> String {
 }
 
 /// Records that keep coming until they are stopped; how many there were.
-fn feed(producer: &Producer, topic: &str, stopped: &AtomicBool) -> anyhow::Result<u64> {
+pub(crate) fn feed(producer: &Producer, topic: &str, stopped: &AtomicBool) -> anyhow::Result<u64> {
     let mut next = 0;
     while !stopped.load(Ordering::Relaxed) {
         for number in next..next + RATE / 20 {
