@@ -106,6 +106,21 @@ fill_componentize_js() {
   (cd "$1" && npm install --no-audit --no-fund)
 }
 
+# What compiles plugins in C and in Go, where Debian's packages have it.
+fill_packages() { # what is said without, the package that has to be of a version, which, and all packages
+  local said=$1 first=$2 version=$3 found; shift 3
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    found=$(apt-cache policy "$first" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p')
+    [ -z "$found" ] && apt-get update -qq >/dev/null 2>&1 \
+      && found=$(apt-cache policy "$first" | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p')
+    if [ -n "$found" ] && [ "$(printf '%s\n%s\n' "$version" "$found" | sort -V | head -1)" = "$version" ]; then
+      echo "setup: installing $*"
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 && return 0
+    fi
+  fi
+  echo "setup: without $said is left out (Debian's packages: $*)"
+}
+
 # Side by side with another `make test` on this machine: one fetches, the other waits.
 mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
@@ -130,3 +145,11 @@ if command -v node >/dev/null && command -v npm >/dev/null; then
 else
   echo "setup: without node and npm there is no Azurite and no componentize-js; the tests of Azure and of plugins in JavaScript are left out"
 fi
+[ -f /usr/lib/wasm32-wasi/libc.a ] || [ -n "${WASI_SDK_PATH:-}" ] \
+  || fill_packages "a C compiler for WebAssembly the test of plugins in C" clang-19 19 clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32
+go_is_new_enough() {
+  local version
+  version=$(go env GOVERSION 2>/dev/null)
+  [ "$(printf 'go1.24\n%s\n' "${version:-go0}" | sort -V | head -1)" = go1.24 ]
+}
+go_is_new_enough || fill_packages "Go 1.24 the test of plugins in Go" golang-go 1.24 golang-go

@@ -8,7 +8,8 @@ import { Schema } from "./schema.js";
 
 let input;
 let added = [];
-let state;
+let replaces = false;
+let kept;
 
 /** Rows that the host holds; only the columns that are asked for are copied. */
 class Batch {
@@ -45,12 +46,21 @@ function run(work) {
   }
 }
 
+/** Rows in the place of others, as the interface has them. */
+function replaced(made) {
+  if (!made) return { tag: "replace-columns", val: [] };
+  const columns = added.map((field) => column(field, Array.from(made[field.name] ?? [])));
+  if (new Set(columns.map(({ length }) => length)).size > 1) throw new RangeError("the columns have different numbers of values");
+  return { tag: "replace-columns", val: [columns] };
+}
+
 /** An Output as the interface has it. */
 function answer(output, rows) {
   const keep = output.keep ?? new Array(rows).fill(true);
   if (keep.length !== rows) throw new RangeError(`keep has ${keep.length} values for ${rows} rows`);
   const alive = keep.map(Boolean);
   for (const { rows: refused } of output.rejected) refused.forEach((row) => (alive[row] = false));
+  if (replaces) return { keep: { tag: "all" }, payload: replaced(output.replace), rejected: output.rejected };
   const selection = keep.every(Boolean) ? { tag: "all" } : { tag: "bitmap", val: bits(keep) };
   if (added.length === 0) return { keep: selection, payload: { tag: "unchanged" }, rejected: output.rejected };
   const columns = added.map((field) => {
@@ -70,7 +80,7 @@ export const transform = {
     description: plugin.description ?? "",
     roles: Object.fromEntries((plugin.roles ?? []).map((role) => [role, true])),
     configSchema: JSON.stringify(configSchema),
-    buffersRows: false,
+    buffersRows: plugin.buffersRows ?? false,
     deterministic: plugin.deterministic ?? false,
     attributes: [["sdk", "javascript/0.1.0"]],
   }),
@@ -78,16 +88,30 @@ export const transform = {
     run(() => {
       input = Schema.read(context.inputSchema, UnsupportedSchema);
       const config = JSON.parse(context.config);
-      state = plugin.open?.(config, input);
-      added = plugin.added?.(config, input) ?? [];
-      return { outputSchema: added.length > 0 ? input.extended(added).write() : undefined, attributes: [] };
+      kept = plugin.open?.(config, input);
+      replaces = plugin.replaced !== undefined;
+      added = (plugin.replaced ?? plugin.added)?.call(plugin, config, input) ?? [];
+      const output = replaces ? new Schema(added) : input.extended(added);
+      return { outputSchema: added.length > 0 ? output.write() : undefined, attributes: [] };
     }),
   process: (resource) =>
     run(() => {
       const batch = new Batch(resource);
-      return answer(plugin.process(batch, state) ?? new Output(), batch.numRows);
+      return answer(plugin.process(batch, kept) ?? new Output(), batch.numRows);
     }),
-  flush: () => ({ tag: "unchanged" }),
-  close: () => plugin.close?.(state),
+  flush: (reason) =>
+    run(() => {
+      const made = plugin.flush?.(reason, kept);
+      if (!made) return { tag: "unchanged" };
+      if (!replaces) throw new TypeError("rows can be held only by a plugin with `replaced`");
+      return replaced(made);
+    }),
+  close: () => plugin.close?.(kept),
+};
+
+/** Of a component that exports it: one whose plugin imports `fs-data-sink/state`. */
+export const state = {
+  snapshot: () => run(() => plugin.snapshot(kept)),
+  restore: (snapshot) => run(() => void plugin.restore(snapshot, kept)),
 };
 

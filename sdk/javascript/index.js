@@ -9,7 +9,10 @@
 //     };
 //
 // The host makes an instance for each lane of a pipeline; an instance sees one batch at a time, in the order of its lane. What `open`
-// answers is given to every `process`. There are no files, no network and no environment; `log` is in the host's log. An exception
+// answers is given to every `process`. Where `replaced` answers fields in the place of `added`, rows of the plugin's own take the place of the
+// batch: `new Output({ replace: { name: [...] } })`; such a plugin may also hold rows (`buffersRows`) until `flush(reason, kept)` answers them
+// as `{ name: [...] }`. The modules `fs-data-sink/state`, `fs-data-sink/keyvalue` and `fs-data-sink/http` have state, values by keys and requests; what
+// is not imported, the component does not ask to be granted. There are no files, no network and no environment; `log` is in the host's log. An exception
 // refuses the batch with its words.
 //
 // Values are null, booleans, numbers, texts and Uint8Array. Whole numbers of 64 bits are numbers up to 2^53 and BigInt beyond; dates,
@@ -42,11 +45,14 @@ export class Retryable extends Error {
  *
  * keep: a truth for each row; without it all live on. The others are left out and counted as filtered.
  * columns: values for the columns that `added` names, by name: one for each row of the batch.
+ * replace: instead of both, rows in the place of the batch: values by name, for all columns that `replaced` names. Then dead letters cannot
+ * show the record behind a row any more.
  */
 export class Output {
-  constructor({ keep = null, columns = {} } = {}) {
+  constructor({ keep = null, columns = {}, replace = null } = {}) {
     this.keep = keep;
     this.columns = columns;
+    this.replace = replace;
     this.rejected = [];
   }
 

@@ -7,9 +7,12 @@ import traceback
 import plugin as module
 from componentize_py_types import Err
 from fs_data_sink import Batch, InvalidConfig, Output, Plugin, Replace, Retryable, Schema, UnsupportedSchema
+from fs_data_sink._host import imported
 from fs_data_sink.columns import bitmap, pack
 from wit_world import exports
-from wit_world.imports import types
+
+types = imported("fs_data_sink_plugin_types", "types")
+_REASONS = {types.FlushReason.CHECKPOINT: "checkpoint", types.FlushReason.TIMER: "timer", types.FlushReason.END_OF_INPUT: "end-of-input"}
 
 
 def _find():
@@ -55,6 +58,14 @@ def _column(field, values):
     return types.Column(field.name, form, length, nulls, validity, offsets, data)
 
 
+def _replaced(made):
+    """Rows in the place of others, as the interface has them."""
+    batches = [[_column(field, list(made[field.name])) for field in _state["added"]]] if made else []
+    if batches and len({column.length for column in batches[0]}) > 1:
+        raise ValueError("the columns have different numbers of values")
+    return types.Payload_ReplaceColumns(batches)
+
+
 def _answer(output, rows):
     """An Output as the interface has it."""
     if output is None:
@@ -66,9 +77,7 @@ def _answer(output, rows):
     refused = {row for _, _, numbers in output.rejected for row in numbers}
     alive = [keep[row] and row not in refused for row in range(rows)]
     if _state["replaces"]:
-        made = output.replace or {}
-        batches = [[_column(field, made[field.name]) for field in _state["added"]]] if made else []
-        return types.Output(types.Selection_All(), types.Payload_ReplaceColumns(batches), rejected)
+        return types.Output(types.Selection_All(), _replaced(output.replace), rejected)
     selection = types.Selection_All() if all(keep) else types.Selection_Bitmap(bitmap(keep))
     if not _state["added"]:
         return types.Output(selection, types.Payload_Unchanged(), rejected)
@@ -92,7 +101,7 @@ class Transform(exports.Transform):
             _plugin.description,
             roles,
             _schema_text,
-            False,
+            _plugin.buffers_rows,
             _plugin.deterministic,
             [("sdk", "python/0.1.0")],
         )
@@ -116,7 +125,29 @@ class Transform(exports.Transform):
             raise _error(error) from error
 
     def flush(self, reason):
-        return types.Payload_Unchanged()
+        try:
+            made = _plugin.flush(_REASONS[reason])
+            if made and not _state["replaces"]:
+                raise ValueError("rows can be held only where `open` answered `Replace`")
+            return _replaced(made) if made else types.Payload_Unchanged()
+        except Exception as error:
+            raise _error(error) from error
 
     def close(self):
         _plugin.close()
+
+
+class State:
+    """Of a component that exports it: one whose plugin imports `fs_data_sink.state`."""
+
+    def snapshot(self):
+        try:
+            return bytes(_plugin.snapshot())
+        except Exception as error:
+            raise _error(error) from error
+
+    def restore(self, snapshot):
+        try:
+            _plugin.restore(snapshot)
+        except Exception as error:
+            raise _error(error) from error

@@ -13,24 +13,20 @@
 
 The host makes an instance for each lane of a pipeline; an instance sees one batch at a time, in the order of its lane. There are no
 files, no network and no environment; what is printed, and `log`, is in the host's log. An exception in `process` refuses the
-batch with its words.
+batch with its words. The modules `fs_data_sink.state`, `fs_data_sink.keyvalue` and `fs_data_sink.http` have state, values by keys and
+requests; what is not imported, the component does not ask to be granted.
 
 Values of a column are None, bool, int, float, str or bytes; decimals are `decimal.Decimal`; dates, times and timestamps are
 the whole numbers that Arrow has for them, in the unit of `Field.type`. Lists, structs and maps cannot be read by this SDK: they
 pass through as they are.
 """
 
+from ._host import imported
 from .columns import Column, pack
 from .schema import Field, Schema
 
-try:
-    # Here, and not where they are used: a component has no files from which it could still import something.
-    from wit_world.imports import logging as _logging
-    from wit_world.imports import metrics as _metrics
-    from wit_world.imports import store as _store
-except ImportError:
-    # Not in a component: unit tests of a plugin's own.
-    _logging = _metrics = _store = None
+# Here, and not where they are used: a component has no files from which it could still import something.
+_logging, _metrics, _store = imported("logging"), imported("metrics"), imported("wasi_config_store", "store")
 
 __all__ = [
     "Batch",
@@ -113,6 +109,7 @@ class Plugin:
     description = ""
     roles = ()  # of "decode", "filter", "enrich"; a hint for people
     config_schema = None  # JSON Schema of the config, as text; otherwise what is in config-schema.json beside plugin.py
+    buffers_rows = False  # keeps rows from batch to batch; `flush` gives them out, and `open` answers `Replace`
     deterministic = False  # same input and config, same output; then clocks stand at 1970, and random numbers are the same
 
     def open(self, config, schema):
@@ -123,6 +120,10 @@ class Plugin:
     def process(self, batch):
         """Each batch. Answers an `Output`."""
         return Output()
+
+    def flush(self, reason):
+        """Before a commit ("checkpoint"), and at the end ("end-of-input"): gives out what was held back, as lists by name for all
+        columns that `open` answered with `Replace`; None where there is nothing."""
 
     def close(self):
         """Once, at the end, if it comes to that."""

@@ -28,6 +28,7 @@ mod once;
 mod outage;
 mod parquet;
 mod plugin_languages;
+mod plugin_outside;
 mod plugin_tools;
 mod redis;
 mod reload;

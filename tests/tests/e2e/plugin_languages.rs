@@ -11,7 +11,10 @@ use fs_data_sink_tests::{
 };
 use serde_json::json;
 
-use crate::shared::{LONG, SHORT, say, scenario};
+use crate::{
+    plugin_outside::reaches_what_it_is_granted,
+    shared::{LONG, SHORT, say, scenario},
+};
 
 /// What `plugin new`, `build`, `test`, `inspect` and `bench` say of a plugin, and what a pipeline makes of it.
 fn from_nothing_to_a_pipeline(
@@ -81,6 +84,17 @@ fn what_the_sdks_write_of_arrow_is_read_by_pyarrow() -> anyhow::Result<()> {
     })
 }
 
+/// Rows with columns of every type go through the plugin of the template, whose SDK reads the schema and writes it with one column more: what
+/// comes out is what went in, or the host would refuse it.
+fn all_types_pass(workspace: &Workspace) -> anyhow::Result<()> {
+    let order = json!({"folder": workspace.path()});
+    run_python("all_types.py", &order, workspace.path())?;
+    let config = ["--config", "{column: a, minimum: 2}", "--json"];
+    let test = ["plugin", "test", "big-amounts/big_amounts.wasm", "--input", "all_types.arrows"];
+    let told = workspace.run(&[&test[..], &config].concat(), LONG)?;
+    told.expect(0, &["\"rows_out\": 3", "is_large", "timestamp", "Struct", "Map"])
+}
+
 /// Gives the program a folder more in its path.
 fn with_path(workspace: &mut Workspace, folder: &Path) {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -115,8 +129,8 @@ fn a_plugin_in_rust() -> anyhow::Result<()> {
     })
 }
 
-/// Scenario: the same in Python; then the plugin raises an exception.
-/// Guarantees: the template works as it is written, log, metrics and granted values are there, and an exception is told with its line.
+/// Scenario: the same in Python; then a plugin with state, a bucket and a server, which raises an exception at last.
+/// Guarantees: the template works as it is written, what is granted is there and nothing else is asked for, and an exception is told with its line.
 #[test]
 fn a_plugin_in_python() -> anyhow::Result<()> {
     let Ok(tools) = download::componentize() else {
@@ -129,30 +143,15 @@ fn a_plugin_in_python() -> anyhow::Result<()> {
         workspace.run(&["plugin", "build", "lonely"], SHORT)?.expect(2, &[words])?;
         with_path(workspace, &tools);
         from_nothing_to_a_pipeline(workspace, "python", |_| Ok(()))?;
-        let source = workspace.path().join("big-amounts/plugin.py");
-        let broken = fs::read_to_string(&source)?
-            .replace("import Field, Output, Plugin", "import Field, Output, Plugin, count, gauge, granted, log")
-            .replace(
-                "amounts = batch.column(self.column)",
-                "log.info(f\"heard {granted('x')}\"); count(\"seen\", 2); gauge(\"g\", 1.5); amounts = batch.column(\"colour\")",
-            );
-        fs::write(&source, broken)?;
-        let told = workspace.run(&["plugin", "test", "big-amounts"], LONG)?;
-        told.expect(
-            1,
-            &[
-                "plugin-failed: 5 rows",
-                "the rows have no column 'colour'",
-                "of plugin.py)",
-                "info: heard None",
-                "not as expected",
-            ],
-        )
+        let source = ("plugin.py", include_str!("plugin_outside/plugin.py"));
+        reaches_what_it_is_granted(workspace, "python", source, |_| Ok(()))?;
+        let test = ["plugin", "test", "--input", "rows.ndjson", "--pipeline", "fails.yaml#numbers"];
+        workspace.run(&test, LONG)?.expect(1, &["of plugin.py)"])
     })
 }
 
-/// Scenario: the same in JavaScript; then the plugin throws an exception.
-/// Guarantees: the template works as it is written, log, metrics and granted values are there, and an exception is told.
+/// Scenario: the same in JavaScript.
+/// Guarantees: as for Python.
 #[test]
 fn a_plugin_in_javascript() -> anyhow::Result<()> {
     let Ok(packages) = download::componentize_js() else {
@@ -166,23 +165,82 @@ fn a_plugin_in_javascript() -> anyhow::Result<()> {
             // What `npm install` would fetch.
             std::os::unix::fs::symlink(&packages, workspace.path().join("big-amounts/node_modules")).map_err(Into::into)
         })?;
-        let source = workspace.path().join("big-amounts/plugin.js");
-        let broken = fs::read_to_string(&source)?
-            .replace("import { Field, Output }", "import { Field, Output, count, gauge, granted, log }")
-            .replace(
-                "const amounts = batch.column(column);",
-                "log.info(`heard ${granted(\"x\")}`); count(\"seen\", 2); gauge(\"g\", 1.5); const amounts = batch.column(\"colour\");",
-            );
-        fs::write(&source, broken)?;
-        let told = workspace.run(&["plugin", "test", "big-amounts"], LONG)?;
-        told.expect(
+        let source = ("plugin.js", include_str!("plugin_outside/plugin.js"));
+        reaches_what_it_is_granted(workspace, "javascript", source, |workspace| {
+            std::os::unix::fs::symlink(&packages, workspace.path().join("numbers/node_modules")).map_err(Into::into)
+        })
+    })
+}
+
+/// Scenario: the same in C.
+/// Guarantees: as for Python; without a compiler, the words say what to install.
+#[test]
+fn a_plugin_in_c() -> anyhow::Result<()> {
+    let sdk = std::env::var("WASI_SDK_PATH").ok();
+    if sdk.is_none() && !Path::new("/usr/lib/wasm32-wasi/libc.a").is_file() {
+        say("no C library for WebAssembly: a plugin in C is not built");
+        return Ok(());
+    }
+    scenario("author-c", |workspace| {
+        if let Some(sdk) = &sdk {
+            workspace.set("WASI_SDK_PATH", sdk);
+        }
+        from_nothing_to_a_pipeline(workspace, "c", |_| Ok(()))?;
+        all_types_pass(workspace)?;
+        reaches_what_it_is_granted(workspace, "c", ("plugin.c", include_str!("plugin_outside/plugin.c")), |_| Ok(()))?;
+        // What is printed, and a fault that must not become a wrong value.
+        let source = include_str!("plugin_outside/plugin.c").replacen(
+            "fds_granted(\"region\", &region);",
+            "printf(\"it is %s\\n\", \"printed\"); fds_int(countries, 0);",
             1,
-            &[
-                "plugin-failed: 5 rows",
-                "the rows have no column \"colour\"",
-                "not as expected",
-                "info: heard undefined",
-            ],
-        )
+        );
+        workspace.write("numbers/plugin.c", format!("#include <stdio.h>\n{source}"))?;
+        workspace.run(&["plugin", "build", "numbers"], LONG)?.expect(0, &[])?;
+        let test = ["plugin", "test", "--input", "rows.ndjson", "--pipeline", "numbers.yaml#numbers"];
+        let told = workspace.run(&test, LONG)?;
+        told.expect(1, &["it is printed", "has the format u, and is read as something else", "plugin.c:"])
+    })?;
+    scenario("author-c-without", |workspace| {
+        workspace.run(&["plugin", "new", "--language", "c", "lonely"], SHORT)?.expect(0, &[])?;
+        workspace.set("PATH", "/nowhere");
+        workspace.set("WASI_SDK_PATH", "/nowhere");
+        let words = "clang is not there: a plugin in C needs it; on Debian or Ubuntu run `apt-get install clang-19 lld-19 wasi-libc";
+        workspace.run(&["plugin", "build", "lonely"], SHORT)?.expect(2, &[words])
+    })
+}
+
+/// Scenario: the same in Go.
+/// Guarantees: as for Python; without Go, the words say what to install.
+#[test]
+fn a_plugin_in_go() -> anyhow::Result<()> {
+    let told = Command::new("go").args(["env", "GOVERSION"]).output();
+    let version = told.map(|told| String::from_utf8_lossy(&told.stdout).into_owned()).unwrap_or_default();
+    let minor = version.trim().strip_prefix("go1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    if minor < Some(24) {
+        say("no Go 1.24: a plugin in Go is not built");
+        return Ok(());
+    }
+    scenario("author-go", |workspace| {
+        from_nothing_to_a_pipeline(workspace, "go", |_| Ok(()))?;
+        all_types_pass(workspace)?;
+        reaches_what_it_is_granted(workspace, "go", ("plugin.go", include_str!("plugin_outside/plugin.go")), |_| {
+            Ok(())
+        })?;
+        let source = include_str!("plugin_outside/plugin.go").replacen(
+            "region, _ :=",
+            "println(\"it is printed\"); countries.Int(0); region, _ :=",
+            1,
+        );
+        workspace.write("numbers/plugin.go", source)?;
+        workspace.run(&["plugin", "build", "numbers"], LONG)?.expect(0, &[])?;
+        let test = ["plugin", "test", "--input", "rows.ndjson", "--pipeline", "numbers.yaml#numbers"];
+        let told = workspace.run(&test, LONG)?;
+        told.expect(1, &["it is printed", "has the format u, and is read as something else"])
+    })?;
+    scenario("author-go-without", |workspace| {
+        workspace.run(&["plugin", "new", "--language", "go", "lonely"], SHORT)?.expect(0, &[])?;
+        workspace.set("PATH", "/nowhere");
+        let words = "go is not there: a plugin in Go needs it; install Go 1.24 or newer";
+        workspace.run(&["plugin", "build", "lonely"], SHORT)?.expect(2, &[words])
     })
 }

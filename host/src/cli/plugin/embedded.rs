@@ -64,8 +64,12 @@ pub(super) const RUST: &[File] = files![
 /// The SDK for Python, and its template.
 pub(super) const PYTHON: &[File] = files![
     "sdk/python/fs_data_sink/__init__.py",
+    "sdk/python/fs_data_sink/_host.py",
     "sdk/python/fs_data_sink/columns.py",
+    "sdk/python/fs_data_sink/http.py",
+    "sdk/python/fs_data_sink/keyvalue.py",
     "sdk/python/fs_data_sink/schema.py",
+    "sdk/python/fs_data_sink/state.py",
     "sdk/python/fs_data_sink_component.py",
     "sdk/python/template/about.md",
     "sdk/python/template/plugin.py",
@@ -76,11 +80,62 @@ pub(super) const JAVASCRIPT: &[File] = files![
     "sdk/javascript/build.mjs",
     "sdk/javascript/columns.js",
     "sdk/javascript/component.js",
+    "sdk/javascript/http.js",
     "sdk/javascript/index.js",
+    "sdk/javascript/keyvalue.js",
     "sdk/javascript/schema.js",
+    "sdk/javascript/state.js",
     "sdk/javascript/template/about.md",
     "sdk/javascript/template/package.json",
     "sdk/javascript/template/plugin.js",
+];
+
+/// The SDK for C, and its template.
+pub(super) const C: &[File] = files![
+    "sdk/c/columns.c",
+    "sdk/c/config.c",
+    "sdk/c/fs_data_sink.h",
+    "sdk/c/guest.c",
+    "sdk/c/http.c",
+    "sdk/c/internal.h",
+    "sdk/c/keyvalue.c",
+    "sdk/c/memory.c",
+    "sdk/c/outside.c",
+    "sdk/c/schema.c",
+    "sdk/c/template/about.md",
+    "sdk/c/template/compile_flags.txt",
+    "sdk/c/template/plugin.c",
+    "sdk/c/types.c",
+    "sdk/c/types.h",
+];
+
+/// The SDK for Go, and its template.
+pub(super) const GO: &[File] = files![
+    "sdk/go/columns.go",
+    "sdk/go/go.mod",
+    "sdk/go/guest_wasm.go",
+    "sdk/go/http/http.go",
+    "sdk/go/http/http_native.go",
+    "sdk/go/http/http_wasm.go",
+    "sdk/go/http/imports_wasm.go",
+    "sdk/go/internal/wire/memory_wasm.go",
+    "sdk/go/internal/wire/wire.go",
+    "sdk/go/keyvalue/keyvalue.go",
+    "sdk/go/keyvalue/keyvalue_native.go",
+    "sdk/go/keyvalue/keyvalue_wasm.go",
+    "sdk/go/log.go",
+    "sdk/go/message.go",
+    "sdk/go/output.go",
+    "sdk/go/outside_native.go",
+    "sdk/go/outside_wasm.go",
+    "sdk/go/plugin.go",
+    "sdk/go/schema.go",
+    "sdk/go/state/state_native.go",
+    "sdk/go/state/state_wasm.go",
+    "sdk/go/template/about.md",
+    "sdk/go/template/go.mod",
+    "sdk/go/template/plugin.go",
+    "sdk/go/types.go",
 ];
 
 #[cfg(test)]

@@ -15,11 +15,15 @@ pub(super) enum Language {
     Python,
     /// JavaScript, with componentize-js.
     Javascript,
+    /// C, with clang.
+    C,
+    /// Go, with its own compiler.
+    Go,
 }
 
 impl Language {
     /// All of them.
-    pub(super) const ALL: [Self; 3] = [Self::Rust, Self::Python, Self::Javascript];
+    pub(super) const ALL: [Self; 5] = [Self::Rust, Self::Python, Self::Javascript, Self::C, Self::Go];
 
     /// The name for `--language`.
     pub(super) fn as_str(self) -> &'static str {
@@ -27,6 +31,8 @@ impl Language {
             Self::Rust => "rust",
             Self::Python => "python",
             Self::Javascript => "javascript",
+            Self::C => "c",
+            Self::Go => "go",
         }
     }
 
@@ -36,6 +42,8 @@ impl Language {
             Self::Rust => embedded::RUST,
             Self::Python => embedded::PYTHON,
             Self::Javascript => embedded::JAVASCRIPT,
+            Self::C => embedded::C,
+            Self::Go => embedded::GO,
         }
     }
 
@@ -45,6 +53,8 @@ impl Language {
             Self::Rust => "Cargo.toml",
             Self::Python => "plugin.py",
             Self::Javascript => "package.json",
+            Self::C => "plugin.c",
+            Self::Go => "go.mod",
         }
     }
 

@@ -12,6 +12,9 @@ use clap::Args;
 use super::{DONE, Ended, FAILED, answer, engine, language::Language};
 use crate::{config::PluginConfig, plugin::PluginEngine};
 
+mod c;
+mod component;
+mod go;
 mod javascript;
 mod python;
 mod rust;
@@ -42,6 +45,8 @@ pub(super) fn build(folder: &Path) -> Result<PathBuf, Ended> {
         Some(Language::Rust) => rust::build(folder),
         Some(Language::Python) => python::build(folder),
         Some(Language::Javascript) => javascript::build(folder),
+        Some(Language::C) => c::build(folder),
+        Some(Language::Go) => go::build(folder),
         None => {
             let marks: Vec<_> =
                 Language::ALL.iter().map(|language| format!("{} ({})", language.mark(), language.as_str())).collect();
@@ -100,12 +105,18 @@ impl Tool {
 
 /// Has a command write a component; it runs in the plugin's folder, and is given the file as its last argument.
 fn written_by(mut command: Command, folder: &Path, tool: &Tool) -> Result<PathBuf, Ended> {
-    let work = folder.join(".build");
-    fs::create_dir_all(&work).map_err(|error| Ended::usage(format!("{} cannot be made: {error}", work.display())))?;
+    work_folder(folder)?;
     let made = PathBuf::from(".build").join(named_after(folder));
     let command = command.arg(&made).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
     let ended = command.status().map_err(|error| tool.lacks(&error))?;
     if ended.success() { place(&folder.join(made), folder) } else { Err(tool.failed(ended)) }
+}
+
+/// The folder for what is only needed while building.
+fn work_folder(folder: &Path) -> Result<PathBuf, Ended> {
+    let work = folder.join(".build");
+    fs::create_dir_all(&work).map_err(|error| Ended::usage(format!("{} cannot be made: {error}", work.display())))?;
+    Ok(work)
 }
 
 /// The file of a component that is called as its folder.

@@ -1,0 +1,3 @@
+module fsdatasink
+
+go 1.24
