@@ -36,7 +36,9 @@ import (
 
 // About says what a plugin is.
 type About struct {
-	Name, Version, Description string
+	Name, Description string
+	// Version is 0.1.0 where nothing is said.
+	Version string
 	// Roles are of "decode", "filter", "enrich"; a hint for people.
 	Roles []string
 	// ConfigSchema is the JSON Schema of the config.
@@ -89,7 +91,12 @@ var (
 )
 
 // Register names the plugin; in a function init of package main.
-func Register(what About, one Plugin) { about, plugin = what, one }
+func Register(what About, one Plugin) {
+	about, plugin = what, one
+	if about.Version == "" {
+		about.Version = "0.1.0"
+	}
+}
 
 // Registered is the plugin, for the package state.
 func Registered() Plugin { return plugin }

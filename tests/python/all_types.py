@@ -1,4 +1,4 @@
-"""Writes `all_types.arrows` into the order's folder: three rows with a column of every type that a plugin may be given."""
+"""Writes `all_types.arrows` into the order's folder: three rows with a column of every type that a pipeline reads."""
 
 import json
 import pathlib
@@ -22,8 +22,20 @@ columns = {
     "T": pa.array([1, None, 3], pa.time64("ns")),
     "ll": pa.array([[1, 2, 3], None, [4, 5, 6]], pa.list_(pa.int8(), 3)),
     "m": pa.array(["a", None, "b"], pa.large_string()),
-    "u": pa.array([1, None, 3], pa.duration("s")),
     "h": pa.array([1, None, 3], pa.uint16()),
+    "i8": pa.array([-128, None, 127], pa.int8()),
+    "i16": pa.array([-32768, None, 32767], pa.int16()),
+    "i32": pa.array([-(2**31), None, 2**31 - 1], pa.int32()),
+    "u8": pa.array([0, None, 255], pa.uint8()),
+    "u32": pa.array([0, None, 2**32 - 1], pa.uint32()),
+    "u64": pa.array([0, None, 2**64 - 1], pa.uint64()),
+    "f32": pa.array([-1.5, None, 0.25], pa.float32()),
+    "f64": pa.array([-1.5, None, 1e300], pa.float64()),
+    "bytes": pa.array([b"a", None, b""], pa.binary()),
+    "D64": pa.array([86400000, None, 0], pa.date64()),
+    "T32": pa.array([1, None, 3], pa.time32("ms")),
+    "tz": pa.array([-1, None, 3], pa.timestamp("ns", "Europe/Berlin")),
+    "d18": pa.array([Decimal(-5), None, Decimal(10**17)], pa.decimal128(18, 0)),
     "dd": pa.array([Decimal("1.250"), None, Decimal("3")], pa.decimal256(50, 3)),
 }
 fields = [pa.field(name, column.type, name != "a") for name, column in columns.items()]
