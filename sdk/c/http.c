@@ -57,6 +57,8 @@ FDS_IMPORT(TYPES, "[method]outgoing-request.set-method") int32_t request_method(
 FDS_IMPORT(TYPES, "[method]outgoing-request.set-scheme") int32_t request_scheme(uint32_t, int32_t is, int32_t which, const char *, size_t);
 FDS_IMPORT(TYPES, "[method]outgoing-request.set-authority") int32_t request_authority(uint32_t, int32_t is, const char *, size_t);
 FDS_IMPORT(TYPES, "[method]outgoing-request.set-path-with-query") int32_t request_path(uint32_t, int32_t is, const char *, size_t);
+FDS_IMPORT(TYPES, "[resource-drop]outgoing-request") void request_drop(uint32_t request);
+FDS_IMPORT(TYPES, "[resource-drop]outgoing-body") void body_drop(uint32_t body);
 FDS_IMPORT(TYPES, "[method]outgoing-request.body") void request_body(uint32_t request, wire_handle *);
 FDS_IMPORT(TYPES, "[method]outgoing-body.write") void body_write(uint32_t body, wire_handle *);
 FDS_IMPORT(TYPES, "[static]outgoing-body.finish") void body_finish(uint32_t body, int32_t has_trailers, uint32_t trailers, wire_answer *);
@@ -191,12 +193,21 @@ fds_result fds_http_send(const fds_request *request, fds_response *response) {
   fields_from(request->headers, request->header_count, &fields);
   if (fields.is_error) return refused(request, "a header");
   uint32_t outgoing = request_new(fields.handle);
-  FDS_TRY(addressed(request, outgoing));
-  request_body(outgoing, &body);
-  if (body.is_error) return refused(request, "the body");
+  fds_result result = addressed(request, outgoing);
+  if (result == FDS_DONE) {
+    request_body(outgoing, &body);
+    if (body.is_error) result = refused(request, "the body");
+  }
+  if (result != FDS_DONE) {
+    request_drop(outgoing);
+    return result;
+  }
   wire_answer begun;
   http_handle(outgoing, 0, 0, &begun);
-  if (begun.is_error) return fault(request, &begun.value.code);
+  if (begun.is_error) {
+    body_drop(body.handle);
+    return fault(request, &begun.value.code);
+  }
   write(body.handle, request->body);
   wire_future answer;
   for (future_get(begun.value.handle, &answer); !answer.is; future_get(begun.value.handle, &answer)) {
@@ -207,7 +218,7 @@ fds_result fds_http_send(const fds_request *request, fds_response *response) {
   future_drop(begun.value.handle);
   if (answer.was_taken) return fds_failed("the response of %.*s was taken before", FDS_ARG(request->url));
   if (answer.answer.is_error) return fault(request, &answer.answer.value.code);
-  fds_result result = read(request, answer.answer.value.handle, response);
+  result = read(request, answer.answer.value.handle, response);
   response_drop(answer.answer.value.handle);
   return result;
 }

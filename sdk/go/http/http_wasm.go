@@ -59,16 +59,21 @@ func Send(request *Request) (*Response, error) {
 		return nil, request.refused("a header")
 	}
 	outgoing := requestNew(answer.Number(4))
-	if err := request.address(outgoing); err != nil {
-		return nil, err
+	err := request.address(outgoing)
+	if err == nil {
+		requestBody(outgoing, wire.Address(answer))
+		if answer.Byte(0) != 0 {
+			err = request.refused("the body")
+		}
 	}
-	requestBody(outgoing, wire.Address(answer))
-	if answer.Byte(0) != 0 {
-		return nil, request.refused("the body")
+	if err != nil {
+		requestDrop(outgoing)
+		return nil, err
 	}
 	body := answer.Number(4)
 	handle(outgoing, 0, 0, wire.Address(answer))
 	if answer.Byte(0) != 0 {
+		bodyDrop(body)
 		return nil, request.fault(answer.Byte(8))
 	}
 	future := answer.Number(8)

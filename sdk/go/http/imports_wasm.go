@@ -24,6 +24,12 @@ func requestAuthority(request, is, name, size uint32) uint32
 //go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.set-path-with-query
 func requestPath(request, is, path, size uint32) uint32
 
+//go:wasmimport wasi:http/types@0.2.12 [resource-drop]outgoing-request
+func requestDrop(request uint32)
+
+//go:wasmimport wasi:http/types@0.2.12 [resource-drop]outgoing-body
+func bodyDrop(body uint32)
+
 //go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.body
 func requestBody(request, answer uint32)
 

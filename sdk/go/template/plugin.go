@@ -35,7 +35,8 @@ func (p *plugin) Open(config []byte, schema *fsdatasink.Schema) ([]fsdatasink.Fi
 	if err := fsdatasink.Config(config, p); err != nil {
 		return nil, err
 	}
-	return []fsdatasink.Field{{Name: "is_large", Type: "bool"}}, schema.Require(p.Column, "int64", "float64")
+	isLarge := fsdatasink.Field{Name: "is_large", Type: "bool"}
+	return []fsdatasink.Field{isLarge}, schema.Require(p.Column, "int64", "float64")
 }
 
 // Process comes for each batch of rows. Only the columns that are asked for are copied into the plugin.
