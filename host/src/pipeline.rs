@@ -241,6 +241,7 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
             takes_over: keeps_state(&shared.plugins),
         };
         let source = config.source.clone();
+            io: runtime.io.clone(),
         let read = move || source::start(&source, context.clone());
         running.spawn_on(run_lane(shared.clone(), lane, read, stop.clone()), &runtime.compute);
     }

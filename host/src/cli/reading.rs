@@ -160,5 +160,6 @@ fn context() -> LaneContext {
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
         moves: Arc::default(),
         takes_over: false,
+        io: tokio::runtime::Handle::current(),
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     tenant::Tenants,
 };
 
-/// Worker threads for sockets: requests are few and large.
+/// Worker threads for sockets at least.
 const IO_WORKERS: usize = 2;
 
 /// Runs the pipelines of a configuration; gives the exit code.
@@ -90,7 +90,8 @@ impl Runtimes {
                 .build()
                 .map_err(|error| PipelineError::stop("the process cannot start its threads").because(error))
         };
-        Ok(Self { io: build(IO_WORKERS, "fs-io")?, compute: build(cores + WORKERS_SPARE, "fs-compute")? })
+        let (io, compute) = (cores.max(IO_WORKERS), cores + WORKERS_SPARE);
+        Ok(Self { io: build(io, "fs-io")?, compute: build(compute, "fs-compute")? })
     }
 }
 

@@ -102,6 +102,7 @@ async fn write_again(
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
         moves: Arc::default(),
         takes_over: false,
+        io: shared.runtime.io.clone(),
     };
     let mut events = source::read_again(&shared.config.source, file.sources.clone(), source)?;
     let mut flows: Vec<(Arc<str>, Flow)> = Vec::new();

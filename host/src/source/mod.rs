@@ -19,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     batch::RawBatch,
@@ -61,6 +64,8 @@ pub struct LaneContext {
     /// For `--until-end`: that others have committed a partition to its end is not enough, since whoever has it gives out at the end
     /// what plugins keep of it. Its owner may be dead, and then it comes to a lane of this process within the session timeout.
     pub takes_over: bool,
+    /// Where tasks of the source run that must not wait for lanes.
+    pub io: Handle,
 }
 
 /// Partitions of the lanes of a pipeline, for `--until-end`: which are read to their ends, and whether some are on the move. A

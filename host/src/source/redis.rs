@@ -1,7 +1,7 @@
 //! Streams and lists of Redis: one server, one watched by Sentinels, or a cluster.
 //!
-//! Each lane reads on a thread of its own, with one connection, so neither encoding nor plugins delay what keeps it a member; it talks to the
-//! lane over a bounded channel. No command of ours blocks in the server: what has nothing new is asked again after a pause that grows.
+//! Each lane reads in a task of the runtime for sockets, with one connection, so neither encoding nor plugins delay what keeps it a member; it
+//! talks to the lane over a bounded channel. A thread for each would cost more memory than all else of a pipeline that is idle. No command of ours blocks in the server: what has nothing new is asked again after a pause that grows.
 //!
 //! Exactly once (`once.rs`): streams only, each read by one lane, by id, from where the ledger says. At least once (`least.rs`): streams by
 //! their consumer group (`group.rs`), and lists, whose items are moved aside while they are worked on (`list.rs`).
@@ -12,11 +12,11 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use futures::FutureExt as _;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 #[cfg(doc)]
 use super::SourceEvent;
@@ -93,8 +93,8 @@ pub(super) struct RedisControl {
     signals: Arc<Signals>,
     /// Where commits go.
     books: Books,
-    /// The thread, until somebody waits for its end.
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// The reader's task, until somebody waits for its end.
+    task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// Starts to read.
@@ -107,25 +107,18 @@ pub(super) fn start(
     let signals = Arc::new(Signals::default());
     let redis = Arc::new(redis.clone());
     let server = Arc::new(Server::new(Arc::clone(&redis), Arc::clone(&context.pipeline), context.metrics.clone()));
-    let (lane, delivery) = (context.lane, context.run.delivery);
+    let (io, delivery) = (context.io.clone(), context.run.delivery);
     let outlet = Outlet::new(context, Arc::clone(&signals), sender, config);
     let (books, reader) = match delivery {
         Delivery::ExactlyOnce => once(outlet, redis, server),
         Delivery::AtLeastOnce => least(outlet, redis, server)?,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| PipelineError::stop("cannot start a runtime for the Redis client").because(error))?;
-    let thread = std::thread::Builder::new()
-        .name(format!("redis-{lane}"))
-        .spawn(move || runtime.block_on(reader.run()))
-        .map_err(|error| PipelineError::stop("cannot start a thread for the Redis client").because(error))?;
-    let control = RedisControl { signals, books, thread: Arc::new(Mutex::new(Some(thread))) };
+    let task = io.spawn(reader.run());
+    let control = RedisControl { signals, books, task: Arc::new(Mutex::new(Some(task))) };
     Ok(SourceStream { events, control: SourceControl(Control::Redis(control)) })
 }
 
-/// What a thread runs.
+/// What a task runs.
 enum Reader {
     /// Exactly once.
     Once(Box<OnceReader>, Arc<Hints>),
@@ -198,7 +191,9 @@ async fn run_once(mut reader: OnceReader, hints: &Hints) {
         membership.hurry();
         hints.wake();
     };
-    tokio::join!(reading, membership.keep(), hints.keep(&server, &positions_key, group.as_deref(), &signals));
+    let telling = hints.keep(&server, &positions_key, group.as_deref(), &signals);
+    // Boxed, or the compiler does not see that they may go from thread to thread.
+    tokio::join!(reading.boxed(), membership.keep().boxed(), telling.boxed());
 }
 
 /// The life of a reader under at least once.
@@ -223,7 +218,8 @@ async fn run_least(mut reader: LeastReader, held: &BTreeMap<Arc<str>, Arc<Mutex<
             seat.keep(&signals).await;
         }
     };
-    tokio::join!(reading, speaking, lists);
+    // Boxed for the same reason.
+    tokio::join!(reading.boxed(), speaking.boxed(), lists.boxed());
 }
 
 /// Reads once this consumer has a name.
@@ -249,7 +245,7 @@ async fn name(reader: &mut LeastReader, held: &BTreeMap<Arc<str>, Arc<Mutex<Held
 }
 
 impl RedisControl {
-    /// These offsets are durable: streams and lists are told soon, by the reader's thread.
+    /// These offsets are durable: streams and lists are told soon, by the reader.
     pub(super) fn committed(&self, delta: &CheckpointDelta) {
         match &self.books {
             Books::Hints(hints) => hints.add(delta),
@@ -282,13 +278,10 @@ impl RedisControl {
             tracing::warn!("Redis did not take what was acknowledged last; those records come again");
         }
         self.signals.close();
-        let Self { thread, .. } = self;
-        let left = tokio::task::spawn_blocking(move || {
-            let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // A thread that panicked has told so; there is nothing else to do about it here.
-            let _ = thread.map(JoinHandle::join);
-        });
-        if tokio::time::timeout(LEAVE_TIMEOUT, left).await.is_err() {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(task) = task else { return };
+        // A task that panicked has told so; there is nothing else to do about it here.
+        if tokio::time::timeout(LEAVE_TIMEOUT, task).await.is_err() {
             tracing::warn!("the Redis client could not leave in time; the others wait for its session to expire");
         }
     }
@@ -306,9 +299,9 @@ impl RedisControl {
         }
     }
 
-    /// Whether the thread is gone, so that nothing more will be told.
+    /// Whether the reader is gone, so that nothing more will be told.
     fn has_ended(&self) -> bool {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(JoinHandle::is_finished)
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 

@@ -38,6 +38,7 @@ fn context(lane: usize, lanes: usize, batches: i64) -> LaneContext {
         batches_left: Arc::new(AtomicI64::new(batches)),
         moves: Arc::default(),
         takes_over: false,
+        io: tokio::runtime::Handle::current(),
     }
 }
 

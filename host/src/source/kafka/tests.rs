@@ -43,8 +43,8 @@ fn produce(servers: &str, records: usize) {
 }
 
 /// Scenario: the properties of a consumer whose broker assigns partitions, and of one with a name.
-#[test]
-fn protocol_and_name_of_a_member_reach_librdkafka() {
+#[tokio::test]
+async fn protocol_and_name_of_a_member_reach_librdkafka() {
     let with = |name: &str, value: &str, lanes| {
         let extra_config = vec![(name.to_owned(), crate::config::Secret::new(value))];
         client::consumer_config(&KafkaConfig { extra_config, ..kafka("127.0.0.1:1") }, &context(1, lanes, false))
@@ -113,6 +113,7 @@ fn context(lane: usize, lanes: usize, until_end: bool) -> LaneContext {
         batches_left: Arc::new(AtomicI64::new(i64::MAX)),
         moves: Arc::default(),
         takes_over: false,
+        io: tokio::runtime::Handle::current(),
     }
 }
 

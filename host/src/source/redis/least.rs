@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
     super::{SourceEvent, envelope::EnvelopeBuilder},
@@ -22,7 +22,7 @@ use super::{
 use crate::{config::RedisConfig, error::PipelineError};
 
 /// How long a reader sleeps at most when there is nothing to do.
-const SLEEP_MAX: Duration = Duration::from_millis(250);
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Between two tries to settle what is durable, once reading has ended.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
@@ -138,26 +138,14 @@ impl LeastReader {
     async fn fetch(&mut self) -> Result<(bool, Option<Fault>), Stop> {
         let now = Instant::now();
         let (server, config) = (&*self.server, &*self.config);
-        let most = config.deliveries_max;
         let streams: Vec<_> = self.streams.iter_mut().filter(|stream| stream.tap.due <= now).collect();
         let lists: Vec<_> = self.lists.iter_mut().filter(|list| list.tap.due <= now).collect();
-        let of_streams = stream::iter(streams)
-            .map(|stream| async move {
-                let arrivals = stream.fetch(server, config, most).await;
-                Answer { key: Arc::clone(stream.key()), arrivals }
-            })
-            .buffer_unordered(QUESTIONS)
-            .collect::<Vec<_>>();
-        let of_lists = stream::iter(lists)
-            .map(|list| async move {
-                let arrivals = list.fetch(server).await;
-                Answer { key: Arc::clone(list.key()), arrivals }
-            })
-            .buffer_unordered(QUESTIONS)
-            .collect::<Vec<_>>();
-        let (of_streams, of_lists) = tokio::join!(of_streams, of_lists);
+        let of_streams = streams.into_iter().map(|stream| ask_stream(stream, server, config).boxed());
+        let of_lists = lists.into_iter().map(|list| ask_list(list, server).boxed());
+        let questions: Vec<BoxFuture<'_, Answer>> = of_streams.chain(of_lists).collect();
+        let answers: Vec<_> = stream::iter(questions).buffer_unordered(QUESTIONS).collect().await;
         let (mut has_read, mut fault) = (false, None);
-        for Answer { key, arrivals } in of_streams.into_iter().chain(of_lists) {
+        for Answer { key, arrivals } in answers {
             match arrivals {
                 Ok(arrivals) => {
                     has_read |= !arrivals.is_empty();
@@ -205,6 +193,18 @@ impl LeastReader {
             format!("the entry was delivered more than {most} times and never acknowledged (source.deliveries_max)");
         self.outlet.send(SourceEvent::Refused { raw, code: "too-many-deliveries", message }).await
     }
+}
+
+/// Asks a stream.
+async fn ask_stream(stream: &mut GroupStream, server: &Server, config: &RedisConfig) -> Answer {
+    let arrivals = stream.fetch(server, config, config.deliveries_max).await;
+    Answer { key: Arc::clone(stream.key()), arrivals }
+}
+
+/// Asks a list.
+async fn ask_list(list: &mut List, server: &Server) -> Answer {
+    let arrivals = list.fetch(server).await;
+    Answer { key: Arc::clone(list.key()), arrivals }
 }
 
 /// Makes the streams and lists of a lane, once this consumer has a name.

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use tokio::sync::oneshot;
 
 use super::{
-    super::SourceEvent,
+    super::{LaneContext, SourceEvent},
     client::{Backoff, Server},
     entry,
     fault::Fault,
@@ -30,8 +30,11 @@ use crate::{checkpoint::SourcePartition, config::RedisConfig, error::PipelineErr
 /// Streams asked side by side: hides the way to the server without filling memory with answers.
 pub(super) const QUESTIONS: usize = 8;
 
-/// How long a reader sleeps at most when there is nothing to do.
-const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// How long a reader sleeps at most when there is nothing to do; whoever has something for it wakes it.
+const SLEEP_MAX: Duration = Duration::from_secs(5);
+
+/// The same while it waits for others.
+const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// After joining, lanes that start together wait until they have seen each other, so that streams need not move at once.
 const SETTLE: Duration = Duration::from_millis(400);
@@ -135,7 +138,9 @@ impl OnceReader {
         if !has_read {
             let now = Instant::now();
             let due = self.streams.values().map(|stream| stream.due.saturating_duration_since(now)).min();
-            let wait = [due, self.outlet.due_in()].into_iter().flatten().min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+            let is_waiting = self.outlet.context.run.until_end || self.known.1.elapsed() < SETTLE;
+            let most = if is_waiting { WAIT_MAX } else { SLEEP_MAX };
+            let wait = [due, self.outlet.due_in()].into_iter().flatten().min().unwrap_or(most).min(most);
             if !wait.is_zero() {
                 self.outlet.signals.sleep(wait).await;
             }
@@ -261,19 +266,14 @@ impl OnceReader {
     /// Asks every stream that is due: whether anything came, and what went wrong.
     async fn fetch(&mut self) -> Result<(bool, Option<Fault>), Stop> {
         let now = Instant::now();
-        let due: Vec<_> = self.streams.values_mut().filter(|stream| stream.due <= now).collect();
-        if due.is_empty() {
+        let (server, config, context) = (&*self.server, &*self.config, &self.outlet.context);
+        let due = self.streams.values_mut().filter(|stream| stream.due <= now);
+        let questions: Vec<BoxFuture<'_, Answer>> =
+            due.map(|stream| ask(stream, server, config, context).boxed()).collect();
+        if questions.is_empty() {
             return Ok((false, None));
         }
-        let (server, config, context) = (&*self.server, &*self.config, &self.outlet.context);
-        let answers: Vec<Answer> =
-            stream::iter(due)
-                .map(|stream| async move {
-                    (Arc::clone(&stream.partition.topic), stream.fetch(server, config, context).await)
-                })
-                .buffer_unordered(QUESTIONS)
-                .collect()
-                .await;
+        let answers: Vec<_> = stream::iter(questions).buffer_unordered(QUESTIONS).collect().await;
         let (mut has_read, mut fault) = (false, None);
         for (key, answer) in answers {
             match answer {
@@ -358,4 +358,9 @@ impl OnceReader {
         self.others = Some((Instant::now(), is_done));
         Ok(is_done)
     }
+}
+
+/// Asks a stream.
+async fn ask(stream: &mut Stream, server: &Server, config: &RedisConfig, context: &LaneContext) -> Answer {
+    (Arc::clone(&stream.partition.topic), stream.fetch(server, config, context).await)
 }

@@ -21,8 +21,8 @@ use crate::{
 /// A stream in which nothing was new is asked again after this, doubled each time.
 const IDLE_MIN: Duration = Duration::from_millis(5);
 
-/// A stream is asked at least this often.
-const IDLE_MAX: Duration = Duration::from_millis(250);
+/// A stream is asked at least this often: rows become visible with a commit, seconds later, and most of many streams are quiet.
+const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// How often it is asked how long a stream is and whether it still is what it was.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);

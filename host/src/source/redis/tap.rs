@@ -7,8 +7,8 @@ use super::{appetite::Appetite, reply::Entry};
 /// Where nothing was new it is asked again after this, doubled each time.
 const IDLE_MIN: Duration = Duration::from_millis(5);
 
-/// It is asked at least this often.
-const IDLE_MAX: Duration = Duration::from_millis(250);
+/// It is asked at least this often: rows become visible with a commit, seconds later, and most of many streams are quiet.
+const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// When to ask, and how much.
 #[derive(Debug)]
