@@ -119,8 +119,9 @@ fn assign(
     ranges: &CheckpointDelta,
 ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
     let (mut list, mut open) = (TopicPartitionList::new(), BTreeMap::new());
+    let ends = begin::ends_of(consumer, &ranges.iter().map(|(partition, _)| partition).collect::<Vec<_>>())?;
     for (partition, range) in ranges.iter() {
-        let (low, high) = begin::ends_of(consumer, partition)?;
+        let (low, high) = begin::of(&ends, partition)?;
         if low > range.from || high < range.to {
             return Err(PipelineError::stop(format!(
                 "{partition}: a committed file was lost before it became visible, and its records {}..{} cannot be read once \

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
     topic_partition_list::TopicPartitionListElem,
 };
 
@@ -41,8 +41,9 @@ pub(super) fn of_assigned<C: ConsumerContext>(
 ) -> Result<BTreeMap<SourcePartition, Begin>, PipelineError> {
     let unknown: Vec<_> = partitions.iter().filter(|partition| !recorded.contains_key(partition)).collect();
     let (committed, wanted) = of_group_and_user(consumer, &unknown, start)?;
+    let ends = ends_of(consumer, &partitions.iter().collect::<Vec<_>>())?;
     let begin = |partition: &SourcePartition| {
-        let ends = ends_of(consumer, partition)?;
+        let ends = of(&ends, partition)?;
         let begin = if let Some(offset) = recorded.get(partition) {
             within(partition, *offset, ends)?
         } else {
@@ -62,8 +63,9 @@ pub(super) fn of_new<C: ConsumerContext>(
     start: &Start,
 ) -> Result<BTreeMap<SourcePartition, i64>, PipelineError> {
     let (_, wanted) = of_group_and_user(consumer, &partitions.iter().collect::<Vec<_>>(), start)?;
+    let ends = ends_of(consumer, &wanted.keys().collect::<Vec<_>>())?;
     let begin = |(partition, wanted): (SourcePartition, Wanted)| {
-        let offset = wanted.within(&partition, ends_of(consumer, &partition)?)?;
+        let offset = wanted.within(&partition, of(&ends, &partition)?)?;
         Ok((partition, offset))
     };
     wanted.into_iter().map(begin).collect()
@@ -74,20 +76,60 @@ pub(super) fn of_owned<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     read_to: &BTreeMap<SourcePartition, i64>,
 ) -> Result<BTreeMap<SourcePartition, Begin>, PipelineError> {
+    let ends = ends_of(consumer, &read_to.keys().collect::<Vec<_>>())?;
     let begin = |(partition, offset): (&SourcePartition, &i64)| {
-        Ok((partition.clone(), within(partition, *offset, ends_of(consumer, partition)?)?))
+        Ok((partition.clone(), within(partition, *offset, of(&ends, partition)?)?))
     };
     read_to.iter().map(begin).collect()
 }
 
-/// The first offset that the broker has of a partition, and the end.
+/// For each partition the first offset that the broker has of it, and the end. Two questions for all of them together, since each has to
+/// wait until the broker has answered a fetch that is on its way.
 pub(super) fn ends_of<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    partition: &SourcePartition,
-) -> Result<(i64, i64), PipelineError> {
-    consumer.fetch_watermarks(&partition.topic, partition.partition, ANSWER_TIMEOUT).map_err(|error| {
-        PipelineError::restart(format!("{partition}: the broker did not say where it begins and ends")).because(error)
-    })
+    partitions: &[&SourcePartition],
+) -> Result<ByPartition<(i64, i64)>, PipelineError> {
+    let failed = |error: KafkaError| {
+        PipelineError::restart("Kafka: the broker did not say where partitions begin and end").because(error)
+    };
+    let lows = offsets_at(consumer, partitions, Offset::Beginning).map_err(failed)?;
+    let highs = offsets_at(consumer, partitions, Offset::End).map_err(failed)?;
+    Ok(lows
+        .into_iter()
+        .filter_map(|(partition, low)| Some((partition.clone(), (low, *highs.get(&partition)?))))
+        .collect())
+}
+
+/// What they said of one of them.
+pub(super) fn of(ends: &ByPartition<(i64, i64)>, partition: &SourcePartition) -> Result<(i64, i64), PipelineError> {
+    ends.get(partition)
+        .copied()
+        .ok_or_else(|| PipelineError::restart(format!("{partition}: the broker did not say where it begins and ends")))
+}
+
+/// One side of partitions; no request where there are none.
+fn offsets_at<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[&SourcePartition],
+    side: Offset,
+) -> KafkaResult<ByPartition<i64>> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        // Kafka takes the two sides for times.
+        list.add_partition_offset(&partition.topic, partition.partition, side)?;
+    }
+    let list = consumer.offsets_for_times(list, ANSWER_TIMEOUT)?;
+    let mut offsets = BTreeMap::new();
+    for element in list.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            offsets.insert(SourcePartition::new(element.topic(), element.partition()), offset);
+        }
+    }
+    Ok(offsets)
 }
 
 /// What the group has committed of these partitions, and what the user wants of those of which it has nothing.

@@ -53,11 +53,14 @@ pub(super) fn consumer_config(kafka: &KafkaConfig, context: &LaneContext) -> Cli
         .set("queued.min.messages", "50000")
         // By default a full queue is looked at again after a second, in which a lane has long emptied it.
         .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.wait.max.ms", "100")
+        // A broker answers at once when records come. Whoever reads to the end asks it for more than records, which waits behind a fetch.
+        .set("fetch.wait.max.ms", if context.run.until_end { "100" } else { "500" })
         // A topic that appears later, or matches a pattern later, is found within this.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("reconnect.backoff.max.ms", "5000")
-        .set("statistics.interval.ms", if context.run.until_end { "500" } else { "5000" });
+        .set("statistics.interval.ms", if context.run.until_end { "500" } else { "15000" })
+        // Some 400 KiB of histograms for each consumer, for operators of a cluster who ask clients for their metrics.
+        .set("enable.metrics.push", "false");
     let client_id = format!("fs-data-sink-{}-{}", context.pipeline, context.lane);
     // Not through `config_map`, which shows passwords only as a placeholder.
     config

@@ -34,6 +34,9 @@ use crate::{
 /// One poll waits at most this long.
 const POLL_WAIT: Duration = Duration::from_millis(50);
 
+/// The same while there is nothing to look after: what comes ends a poll at once, so only the word to stop has to wait for it.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
+
 /// A lane that is behind for longer has its partitions paused; below that the fetched records simply wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -162,7 +165,7 @@ impl Poller {
     fn take_record(&mut self) -> Result<bool, PipelineError> {
         // Two holds of the consumer, so that the record does not borrow `self`.
         let consumer = Arc::clone(&self.consumer);
-        match consumer.poll(POLL_WAIT) {
+        match consumer.poll(if self.is_idle() { IDLE_WAIT } else { POLL_WAIT }) {
             None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(false),
             Some(Ok(message)) => {
                 append(&self.group, &message);
@@ -171,6 +174,12 @@ impl Poller {
             }
             Some(Err(error)) => self.heard(&error).map(|()| false),
         }
+    }
+
+    /// Whether nothing has to be looked after between two records.
+    fn is_idle(&self) -> bool {
+        let is_waiting = self.is_topic_missing || self.is_offset_gone || !self.group.owed.is_empty();
+        self.began.is_none() && !is_waiting && !self.context.run.until_end
     }
 
     /// Whether a batch should end now.
