@@ -32,7 +32,7 @@ use crate::{
     partition::Partitioner,
     plugin::{self, Chain, ChainContext, LanePauses, LoadedPlugin, Pauses, PluginEngine, keeps_state},
     source::{self, LaneContext, SourceStream},
-    store::Store,
+    store::{HttpClients, Store},
     telemetry::{Health, PipelineState, metrics::Metrics},
     tenant::Tenants,
 };
@@ -79,6 +79,8 @@ pub struct Runtime {
     pub totals: Arc<Totals>,
     /// What each tenant may use, over all its pipelines.
     pub tenants: Tenants,
+    /// Connections to stores.
+    pub clients: HttpClients,
 }
 
 /// What the lanes of one pipeline share.
@@ -154,7 +156,7 @@ pub async fn run(prepared: Prepared, runtime: Runtime) -> Result<Summary, Pipeli
 async fn start_and_run(prepared: Prepared, runtime: Runtime) -> Result<Summary, PipelineError> {
     let Prepared { config, plugins } = prepared;
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    let store = Store::open(&config.sink, &config.name, metrics.clone(), runtime.io.clone())?;
+    let store = Store::open(&config.sink, &config.name, metrics.clone(), runtime.io.clone(), &runtime.clients)?;
     if !reach_store(&store, &config, &runtime, &metrics).await? {
         return Ok(Summary::default());
     }
@@ -239,9 +241,9 @@ async fn run_lanes(shared: &Shared) -> Result<(), PipelineError> {
             batches_left: Arc::clone(&batches_left),
             moves: Arc::clone(&moves),
             takes_over: keeps_state(&shared.plugins),
+            io: runtime.io.clone(),
         };
         let source = config.source.clone();
-            io: runtime.io.clone(),
         let read = move || source::start(&source, context.clone());
         running.spawn_on(run_lane(shared.clone(), lane, read, stop.clone()), &runtime.compute);
     }
@@ -385,7 +387,7 @@ pub async fn check_servers(config: &PipelineConfig) -> Result<(), Vec<PipelineEr
         };
         faults.extend(answer.err());
     }
-    let store = Store::open(&config.sink, &config.name, metrics, Handle::current());
+    let store = Store::open(&config.sink, &config.name, metrics, Handle::current(), &HttpClients::default());
     let answer = match store {
         Ok(store) => store.check().await,
         Err(error) => Err(error),

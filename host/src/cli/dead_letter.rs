@@ -9,7 +9,7 @@ use crate::{
     config::{Config, DeadLetterConfig, Delivery, LettersConfig, PipelineConfig, SourceKind},
     error::PipelineError,
     source,
-    store::Store,
+    store::{HttpClients, Store},
     telemetry::metrics::Metrics,
 };
 
@@ -83,7 +83,7 @@ fn show(config: &Config) -> Result<u8, PipelineError> {
 async fn show_one(pipeline: &PipelineConfig) -> Result<(), PipelineError> {
     let PipelineConfig { name, tenant, source, sink, .. } = pipeline;
     let metrics = Metrics::new(name, tenant, source.kind.as_str(), sink.kind.as_str());
-    let store = Store::open(sink, name, metrics, tokio::runtime::Handle::current())?;
+    let store = Store::open(sink, name, metrics, tokio::runtime::Handle::current(), &HttpClients::default())?;
     let (mut files, mut all, mut kinds) = (0, 0, BTreeMap::new());
     for path in source::letters::list(&store).await? {
         files += 1;

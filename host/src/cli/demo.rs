@@ -30,6 +30,7 @@ use crate::{
     error::PipelineError,
     pipeline::{self, Runtime, Summary, Totals},
     plugin::PluginEngine,
+    store::HttpClients,
     telemetry::{self, Health},
     tenant::Tenants,
 };
@@ -200,6 +201,7 @@ async fn run_pipeline(config: Config, compute: tokio::runtime::Handle, records: 
         io: tokio::runtime::Handle::current(),
         totals: Arc::clone(&totals),
         tenants: Tenants::default(),
+        clients: HttpClients::default(),
     };
     let progress = tokio::spawn(show_progress(totals, records));
     let pipeline =

@@ -10,7 +10,7 @@ use crate::{
     },
     config::{PipelineConfig, SourceKind},
     error::PipelineError,
-    store::Store,
+    store::{HttpClients, Store},
     telemetry::metrics::Metrics,
 };
 
@@ -71,7 +71,7 @@ pub(super) fn main(command: &LedgerCommand) -> u8 {
 /// The store of a pipeline.
 fn open(config: &PipelineConfig) -> Result<Store, PipelineError> {
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    Store::open(&config.sink, &config.name, metrics, tokio::runtime::Handle::current())
+    Store::open(&config.sink, &config.name, metrics, tokio::runtime::Handle::current(), &HttpClients::default())
 }
 
 /// Prints what the ledger says.

@@ -31,6 +31,7 @@ use crate::{
     error::PipelineError,
     pipeline::{Runtime, Totals},
     plugin::{PluginEngine, WORKERS_SPARE},
+    store::HttpClients,
     telemetry::{self, Health, PipelineState, Telemetry},
     tenant::Tenants,
 };
@@ -119,6 +120,7 @@ async fn run_all(
         io: tokio::runtime::Handle::current(),
         totals: Arc::new(Totals::default()),
         tenants,
+        clients: HttpClients::default(),
     };
     let code = run_pipelines(loaded, arguments, &telemetry, runtime).await;
     telemetry.shutdown().await;

@@ -76,7 +76,8 @@ impl Wishes {
         };
         let (metrics, io) = (Metrics::detached(), Handle::current());
         let generation = Generation::new(FileContext {
-            store: Store::open(&sink, "test", metrics.clone(), io.clone()).unwrap(),
+            store: Store::open(&sink, "test", metrics.clone(), io.clone(), &crate::store::HttpClients::default())
+                .unwrap(),
             sink,
             budget: MemoryBudget::new(self.run.memory_bytes),
             run: self.run,

@@ -29,7 +29,7 @@ use crate::{
     config::{Delivery, PipelineConfig},
     error::PipelineError,
     file::merge::{Candidate, Damage, Facts, Group, MergeRules, MergedFile, Merger, Outcome, is_merged},
-    store::{Path, Store},
+    store::{HttpClients, Path, Store},
     telemetry::metrics::Metrics,
 };
 
@@ -93,7 +93,7 @@ pub async fn compact(
     mut tell: impl FnMut(&MergeReport) + Send,
 ) -> Result<Compacted, PipelineError> {
     let metrics = Metrics::new(&config.name, &config.tenant, config.source.kind.as_str(), config.sink.kind.as_str());
-    let store = Store::open(&config.sink, &config.name, metrics.clone(), io)?;
+    let store = Store::open(&config.sink, &config.name, metrics.clone(), io, &HttpClients::default())?;
     store.check().await?;
     let ledger = open_ledger(&store).await?;
     let mut merging = Merging::new(&config, store, ledger, metrics);

@@ -19,7 +19,7 @@ use crate::{
     checkpoint::{CheckpointDelta, OffsetRange, SourcePartition},
     config::{LettersConfig, SourceConfig},
     error::PipelineError,
-    store::{Path, Store},
+    store::{HttpClients, Path, Store},
 };
 
 /// How often a reader that waits for memory looks up.
@@ -107,7 +107,8 @@ impl Reader {
         control: LettersControl,
     ) -> Result<Self, PipelineError> {
         let io = tokio::runtime::Handle::current();
-        let store = Store::open(&letters.sink, &context.pipeline, context.metrics.clone(), io)?;
+        let store =
+            Store::open(&letters.sink, &context.pipeline, context.metrics.clone(), io, &HttpClients::default())?;
         let (is_one_dataset, rows_max) = (letters.is_one_dataset, config.batch_rows_max);
         Ok(Self { store, is_one_dataset, rows_max, context, sender, control })
     }

@@ -13,6 +13,7 @@ use object_store::{
     path::Path,
 };
 
+use super::HttpClients;
 use crate::{
     config::{AzureConfig, AzureCredentials, GcsConfig, GcsCredentials, Secret},
     error::PipelineError,
@@ -49,13 +50,17 @@ pub(super) fn location(place: &str, prefix: &str) -> String {
 }
 
 /// The client of a GCS bucket, the root path, and the name for messages.
-pub(super) fn open_gcs(config: &GcsConfig) -> Result<(Arc<GoogleCloudStorage>, Path, String), PipelineError> {
+pub(super) fn open_gcs(
+    config: &GcsConfig,
+    clients: &HttpClients,
+) -> Result<(Arc<GoogleCloudStorage>, Path, String), PipelineError> {
     let GcsConfig { bucket, prefix, endpoint_url, credentials } = config;
     let location = location(&format!("gs://{bucket}"), prefix);
     let endpoint_url = endpoint_url.as_deref().map(|url| url.trim_end_matches('/'));
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
         .with_client_options(options(endpoint_url))
+        .with_http_connector(clients.clone())
         .with_retry(no_retries());
     if let Some(url) = endpoint_url {
         builder = builder.with_base_url(url);
@@ -81,7 +86,10 @@ pub(super) fn open_gcs(config: &GcsConfig) -> Result<(Arc<GoogleCloudStorage>, P
 }
 
 /// The client of an Azure container, the root path, and the name for messages.
-pub(super) fn open_azure(config: &AzureConfig) -> Result<(Arc<MicrosoftAzure>, Path, String), PipelineError> {
+pub(super) fn open_azure(
+    config: &AzureConfig,
+    clients: &HttpClients,
+) -> Result<(Arc<MicrosoftAzure>, Path, String), PipelineError> {
     let AzureConfig { account, container, prefix, endpoint_url, credentials } = config;
     let location = location(&format!("az://{account}/{container}"), prefix);
     let builder = match credentials {
@@ -99,6 +107,7 @@ pub(super) fn open_azure(config: &AzureConfig) -> Result<(Arc<MicrosoftAzure>, P
         .with_account(account)
         .with_container_name(container)
         .with_client_options(options(endpoint_url.as_deref()))
+        .with_http_connector(clients.clone())
         .with_retry(no_retries());
     if let Some(url) = endpoint_url {
         builder = builder.with_endpoint(url.trim_end_matches('/').to_owned());
@@ -139,7 +148,7 @@ mod tests {
             endpoint_url: None,
             credentials: AzureCredentials::AccessKey(Secret::new("not base64!".to_owned())),
         };
-        let message = open_azure(&azure).unwrap_err().full_message();
+        let message = open_azure(&azure, &HttpClients::default()).unwrap_err().full_message();
         assert!(message.starts_with("az://shop/lake: ") && message.contains("sink.access_key"), "{message}");
         let gcs = GcsConfig {
             bucket: "lake".into(),
@@ -147,7 +156,7 @@ mod tests {
             endpoint_url: None,
             credentials: GcsCredentials::Key(Secret::new("{}".to_owned())),
         };
-        let message = open_gcs(&gcs).unwrap_err().full_message();
+        let message = open_gcs(&gcs, &HttpClients::default()).unwrap_err().full_message();
         assert!(message.starts_with("gs://lake/raw: ") && message.contains("sink.service_account_key"), "{message}");
     }
 }

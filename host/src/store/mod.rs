@@ -26,6 +26,7 @@ use crate::{
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod clients;
 mod cloud;
 mod failure;
 mod files;
@@ -39,6 +40,7 @@ mod staging;
 mod uploads;
 mod webhdfs;
 
+pub use clients::HttpClients;
 pub use objects::{Created, Published};
 pub use staging::{StagedAt, StagedFile, StagingWriter};
 pub use uploads::OpenUpload;
@@ -112,18 +114,19 @@ impl std::fmt::Debug for MultipartHandle {
 
 impl Store {
     /// The store of a sink. No request is made yet.
-    pub fn open(sink: &SinkConfig, pipeline: &str, metrics: Metrics, io: Handle) -> Result<Self, PipelineError> {
+    pub fn open(
+        sink: &SinkConfig,
+        pipeline: &str,
+        metrics: Metrics,
+        io: Handle,
+        clients: &HttpClients,
+    ) -> Result<Self, PipelineError> {
         let (objects, staging, root, location) = match &sink.kind {
             SinkKind::S3(config) => {
-                let (client, root, location) = s3::open(config)?;
+                let (client, lister, root, location) = s3::open(config, clients)?;
                 let objects: Arc<dyn ObjectStore> = Arc::<object_store::aws::AmazonS3>::clone(&client);
-                let lister = Some(Lister::new(Arc::clone(&client)));
-                (
-                    objects,
-                    Staging::Multipart(MultipartHandle { lister, ..MultipartHandle::new(client) }),
-                    root,
-                    location,
-                )
+                let handle = MultipartHandle { lister: Some(lister), ..MultipartHandle::new(client) };
+                (objects, Staging::Multipart(handle), root, location)
             }
             SinkKind::Local(config) => {
                 let local::LocalFolder { objects, staging, location } = local::open(config)?;
@@ -131,12 +134,12 @@ impl Store {
             }
             SinkKind::Hdfs(config) => open_hdfs(config, pipeline, io.clone())?,
             SinkKind::Gcs(config) => {
-                let (client, root, location) = cloud::open_gcs(config)?;
+                let (client, root, location) = cloud::open_gcs(config, clients)?;
                 let objects: Arc<dyn ObjectStore> = Arc::<object_store::gcp::GoogleCloudStorage>::clone(&client);
                 (objects, Staging::Multipart(MultipartHandle::new(client)), root, location)
             }
             SinkKind::Azure(config) => {
-                let (client, root, location) = cloud::open_azure(config)?;
+                let (client, root, location) = cloud::open_azure(config, clients)?;
                 let objects: Arc<dyn ObjectStore> = Arc::<object_store::azure::MicrosoftAzure>::clone(&client);
                 let handle = MultipartHandle { gives_up: false, ..MultipartHandle::new(client) };
                 (objects, Staging::Multipart(handle), root, location)
@@ -350,7 +353,7 @@ pub(crate) mod tests {
             retry_timeout: Duration::from_millis(300),
             merge: crate::config::MergeConfig::default(),
         };
-        Store::open(&sink, "orders", Metrics::detached(), Handle::current()).unwrap()
+        Store::open(&sink, "orders", Metrics::detached(), Handle::current(), &HttpClients::default()).unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]

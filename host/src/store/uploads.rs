@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use object_store::{
     Error,
     aws::AmazonS3,
+    client::{HttpClient, HttpRequestBody},
     signer::{SignedUrlOptions, Signer as _},
 };
 use reqwest::{Method, StatusCode};
@@ -17,9 +18,6 @@ use crate::error::PipelineError;
 
 /// A signed address is used at once.
 const ADDRESS_LIFETIME: Duration = Duration::from_mins(5);
-
-/// A page of 1,000 uploads that takes longer hangs.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An upload that was begun and neither completed nor aborted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ pub(super) struct Lister {
     /// Signs.
     signer: Arc<AmazonS3>,
     /// Asks.
-    http: reqwest::Client,
+    http: HttpClient,
 }
 
 /// `ListMultipartUploadsResult`, as far as it matters here.
@@ -65,8 +63,8 @@ struct Upload {
 
 impl Lister {
     /// For the bucket of a client.
-    pub(super) fn new(signer: Arc<AmazonS3>) -> Self {
-        Self { signer, http: reqwest::Client::new() }
+    pub(super) fn new(signer: Arc<AmazonS3>, http: HttpClient) -> Self {
+        Self { signer, http }
     }
 
     /// One page.
@@ -78,13 +76,13 @@ impl Lister {
         let options = SignedUrlOptions::default().with_query(query);
         let bucket = Path::default();
         let url = self.signer.signed_url_opts(Method::GET, &bucket, ADDRESS_LIFETIME, &options).await?;
-        let answer = self.http.get(url).timeout(REQUEST_TIMEOUT).send().await;
-        // The address has a signature in it.
-        let answer = answer.map_err(|error| failed(error.without_url()))?;
+        let request = hyper::Request::get(url.as_str()).body(HttpRequestBody::empty()).map_err(failed)?;
+        // Its errors leave out the address, which has a signature in it.
+        let answer = self.http.execute(request).await.map_err(failed)?;
         let status = answer.status();
-        let text = answer.text().await.map_err(|error| failed(error.without_url()))?;
+        let body = answer.into_body().bytes().await.map_err(failed)?;
         match status {
-            StatusCode::OK => quick_xml::de::from_str(&text).map_err(failed),
+            StatusCode::OK => quick_xml::de::from_reader(&*body).map_err(failed),
             StatusCode::FORBIDDEN => {
                 Err(Error::PermissionDenied { path: prefix.to_owned(), source: "listing uploads is forbidden".into() })
             }

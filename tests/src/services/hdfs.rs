@@ -318,7 +318,8 @@ pub fn store(kind: SinkKind) -> anyhow::Result<Store> {
         merge: MergeConfig::default(),
     };
     let io = runtime()?.handle().clone();
-    Store::open(&sink, "suite", Metrics::detached(), io).map_err(|error| anyhow::anyhow!(error.full_message()))
+    Store::open(&sink, "suite", Metrics::detached(), io, &fs_data_sink::store::HttpClients::default())
+        .map_err(|error| anyhow::anyhow!(error.full_message()))
 }
 
 /// `java` with the settings of a folder and the jars.

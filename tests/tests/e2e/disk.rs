@@ -186,8 +186,9 @@ fn a_full_disk_leaves_no_part_of_a_record() -> anyhow::Result<()> {
         };
         runtime()?.block_on(async {
             let handle = tokio::runtime::Handle::current();
-            let store = Store::open(&sink, "full", Metrics::detached(), handle)
-                .map_err(|error| anyhow::anyhow!(error.full_message()))?;
+            let store =
+                Store::open(&sink, "full", Metrics::detached(), handle, &fs_data_sink::store::HttpClients::default())
+                    .map_err(|error| anyhow::anyhow!(error.full_message()))?;
             let error = |error: fs_data_sink::error::PipelineError| anyhow::anyhow!(error.full_message());
             let (first, second) = (store.own_name("ledger/1.json"), store.own_name("ledger/2.json"));
             let record = Bytes::from(vec![b'x'; 10_000]);

@@ -42,7 +42,8 @@ fn fixture(pipeline: &str, parquet: &ParquetConfig) -> Fixture {
     };
     let run = RunConfig { delivery: Delivery::ExactlyOnce, ..Wishes::usual().run };
     let (metrics, io) = (Metrics::detached(), tokio::runtime::Handle::current());
-    let store = Store::open(&sink, pipeline, metrics.clone(), io.clone()).unwrap();
+    let store =
+        Store::open(&sink, pipeline, metrics.clone(), io.clone(), &crate::store::HttpClients::default()).unwrap();
     let merger = Merger::new(store.clone(), parquet, "orders".into(), metrics.clone());
     let generation = Generation::new(FileContext {
         store: store.clone(),
