@@ -43,7 +43,7 @@ e2e: ## Only the end-to-end tests; `make e2e T=kill` only those of that name
 	RUST_BACKTRACE=0 cargo test $(WORKSPACE) --test e2e -- --test-threads=2 $(T)
 
 # 250 kills for each of S3, local, HDFS by RPC, HDFS by WebHDFS, Redis' streams, groups and lists, and counted windows on S3 and local;
-# 128 of them are in `make test`. Then 5,000 files merged on S3 and on HDFS, 10,000 directories written on S3, three minutes of processes that
+# 128 of them are in `make test`. Then 5,000 files merged on S3 and on HDFS, 10,000 directories written on S3, 300 pipelines of 100 tenants, three minutes of processes that
 # come and go, and Spark as a reader.
 soak: ## Kill the program 2,250 times, and merge 5,000 files on S3 and HDFS: two hours
 	tests/setup.sh soak

@@ -2,7 +2,7 @@
 //!
 //! [`services`] starts, stops, freezes and kills real servers; it knows nothing of fs-data-sink. [`program`] runs the
 //! real binary as a child. [`records`] makes records and says independently of the program which rows they must become.
-//! [`requests`] counts what a commit asks of a store. [`events`] makes those of benchmarks. [`lake`] reads what was written with DuckDB and pyarrow, and the dead letters. `tests/e2e.rs` has the scenarios.
+//! [`requests`] counts what a commit asks of a store. [`events`] makes those of benchmarks. [`usage`] is what a process takes of the machine. [`lake`] reads what was written with DuckDB and pyarrow, and the dead letters. `tests/e2e.rs` has the scenarios.
 
 pub mod events;
 pub mod http;
@@ -11,4 +11,5 @@ pub mod program;
 pub mod records;
 pub mod requests;
 pub mod services;
+pub mod usage;
 pub mod wait;

@@ -33,6 +33,7 @@ mod plugin_tools;
 mod redis;
 mod reload;
 mod replay;
+mod scale;
 mod secure;
 mod servers;
 mod shared;

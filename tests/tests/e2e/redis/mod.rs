@@ -27,7 +27,7 @@ mod servers;
 mod sharing;
 
 /// The server of all scenarios that do not stop one.
-fn redis() -> anyhow::Result<&'static Redis> {
+pub(crate) fn redis() -> anyhow::Result<&'static Redis> {
     static SHARED: LazyLock<anyhow::Result<Redis>> = LazyLock::new(Redis::given_or_started);
     SHARED.as_ref().map_err(|error| anyhow::anyhow!("no Redis: {error:#}"))
 }
