@@ -35,6 +35,8 @@ look() {
   need redis-server redis-server --version
   need docker-registry sh -c 'command -v docker-registry'   # plugins that are downloaded
   need krb5-user sh -c 'command -v kinit'        # Kafka with Kerberos
+  need iproute2 sh -c 'command -v ip'            # escapes are tried in a network of their own
+  need util-linux unshare --version
   need libgssapi-krb5-2 python3 -c 'import ctypes; ctypes.CDLL("libgssapi_krb5.so.2")'   # HDFS with Kerberos
 }
 
