@@ -39,6 +39,9 @@ fn tell_tenants(config: &Config) {
         .into_iter()
         .filter_map(|(what, most)| most.map(|most| format!("{most} {what}")))
         .collect();
+        if budgets.plugin_limits.is_some() {
+            words.push("limits for each plugin".to_owned());
+        }
         if budgets.is_untrusted {
             words.push("pinned plugins only".to_owned());
         }

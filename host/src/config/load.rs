@@ -76,10 +76,10 @@ pub fn load_each(inputs: &Inputs) -> Result<Loaded, Faults> {
     let unread = checked.iter().find(|one| one.has_tenants && !one.faults.is_empty()).map(|one| Arc::clone(&one.name));
     let (mut pipelines, mut places, mut files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let (mut telemetry, mut wrong): (Option<(TelemetryConfig, Option<Place>)>, _) = (None, BTreeMap::new());
-    for one in checked {
+    for mut one in checked {
         let merged = merge_telemetry(telemetry.as_ref(), one.telemetry, &one.faults);
         let mut own_places = BTreeMap::new();
-        for (place, pipeline) in &one.pipelines {
+        for (place, pipeline) in &mut one.pipelines {
             if let Some(first) = places.get(&pipeline.name).or_else(|| own_places.get(&pipeline.name)) {
                 let message = format!(
                     "a second pipeline is called {:?}; the first is at {first}; give each a name of its own",

@@ -22,6 +22,7 @@ mod environment;
 pub mod fault;
 mod grants;
 mod hints;
+mod limits;
 pub mod load;
 mod node;
 mod oauth;
@@ -44,6 +45,7 @@ pub use grants::{
     Access, BucketGrant, BucketStore, FolderGrant, Grants, HttpGrant, HttpScheme, RedisBucket, TableBucket,
 };
 pub use hints::{BinaryEncoding, JsonHints, json_pointer};
+pub use limits::PluginLimits;
 pub use oauth::{AssertionConfig, Grant, JWT_BEARER, OauthConfig, OidcConfig, librdkafka_properties};
 pub use places::{ConfigPlaces, Step};
 pub use print::schema_yaml;
@@ -92,6 +94,8 @@ pub struct TenantConfig {
     pub bytes_per_second: Option<usize>,
     /// Bytes that its plugins send away; what is above is refused.
     pub egress_bytes_per_second: Option<usize>,
+    /// What each of its plugins may have at most.
+    pub plugin_limits: Option<PluginLimits>,
     /// Whether its plugins must be pinned by their digests.
     pub is_untrusted: bool,
 }
@@ -381,69 +385,6 @@ pub struct Signature {
     pub public_key: String,
     /// The signature's file.
     pub path: PathBuf,
-}
-
-/// What a plugin instance may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PluginLimits {
-    /// All its memories together, and as much again for tables.
-    pub memory_bytes: usize,
-    /// One call, wall clock.
-    pub call_timeout: Duration,
-    /// Rows answered to one batch.
-    pub output_rows: usize,
-    /// Bytes answered to one batch, as sent.
-    pub output_bytes: usize,
-    /// The same with dictionaries unpacked.
-    pub output_logical_bytes: usize,
-    /// Rejections in one answer.
-    pub rejections: usize,
-    /// Rows that one answer may refuse.
-    pub rejected_rows: usize,
-    /// Bytes of one snapshot of its state, of which each source partition has one.
-    pub state_bytes: usize,
-    /// Log text; what is above is dropped and counted.
-    pub log_bytes_per_second: usize,
-    /// Calls of functions of the host in one call of the plugin.
-    pub host_calls: usize,
-    /// Bytes that the host copies for it in one call: what it reads, logs, and names.
-    pub host_call_bytes: usize,
-    /// Instances of it at once, over all lanes and datasets of its pipeline.
-    pub instances: usize,
-    /// The component's file.
-    pub component_bytes: usize,
-    /// Compiling it, wall clock.
-    pub compile_time: Duration,
-    /// Memory of the process that compiles it.
-    pub compile_memory_bytes: usize,
-}
-
-impl Default for PluginLimits {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 256 << 20,
-            call_timeout: Duration::from_secs(2),
-            output_rows: 1_000_000,
-            output_bytes: 64 << 20,
-            output_logical_bytes: 64 << 20,
-            // A plugin has some codes, not one a row.
-            rejections: 10_000,
-            rejected_rows: 1_000_000,
-            state_bytes: 64 << 20,
-            log_bytes_per_second: 64 << 10,
-            // Twelve for each row of a usual batch.
-            host_calls: 100_000,
-            // A batch of 64 MiB four times: as a stream, column by column, and both once more.
-            host_call_bytes: 256 << 20,
-            // As many as the process has places for.
-            instances: 512,
-            // A component of Python or JavaScript has about 20 MiB; compiling takes memory in proportion.
-            component_bytes: 64 << 20,
-            // A component of Python takes 12 s of one core, and between 512 MiB and 1 GiB; machines are busy when they start.
-            compile_time: Duration::from_secs(120),
-            compile_memory_bytes: 1 << 30,
-        }
-    }
 }
 
 /// What happens to rows that a plugin refuses.

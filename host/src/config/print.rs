@@ -12,10 +12,10 @@ use super::{
     AzureConfig, AzureCredentials, ClientTls, Compression, Config, DeadLetterConfig, DecodeConfig, Delivery, Encoding,
     ErrorHandling, GcsConfig, GcsCredentials, HdfsConfig, HdfsProtocol, JsonHints, KafkaLetterConfig, KafkaStart,
     LogFormat, MergeConfig, MergePeriod, MergeVisibility, MetadataColumn, OnNewField, OnReject, OnTombstone,
-    OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, RedisAddress,
-    RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig, RunConfig,
-    SchemaSources, Secret, Signature, SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind, Statistics,
-    TelemetryConfig, TenantConfig, ValueFormat,
+    OnTypeChange, ParquetConfig, PartitionColumn, PartitionTransform, PipelineConfig, PluginConfig, PluginLimits,
+    RedisAddress, RedisConfig, RedisConnection, RedisEntry, RedisListRead, RedisServers, RedisStart, RegistryConfig,
+    RunConfig, SchemaSources, Secret, Signature, SinkConfig, SinkKind, SortColumn, SourceConfig, SourceKind,
+    Statistics, TelemetryConfig, TenantConfig, ValueFormat,
     properties::is_secret,
     schema::{parse_type, type_text},
 };
@@ -66,6 +66,36 @@ fn pipeline(config: &PipelineConfig) -> Map<String, Value> {
     sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// What a plugin may use.
+fn plugin_limits(limits: &PluginLimits) -> Value {
+    json!({
+        "memory": limits.memory_bytes,
+        "call_timeout": duration(limits.call_timeout),
+        "output_rows": limits.output_rows,
+        "output_bytes": limits.output_bytes,
+        "output_logical_bytes": limits.output_logical_bytes,
+        "rejections": limits.rejections,
+        "rejected_rows": limits.rejected_rows,
+        "state_bytes": limits.state_bytes,
+        "log_bytes_per_second": limits.log_bytes_per_second,
+        "host_calls": limits.host_calls,
+        "host_call_bytes": limits.host_call_bytes,
+        "instances": limits.instances,
+        "component_bytes": limits.component_bytes,
+        "compile_time": duration(limits.compile_time),
+        "compile_memory": limits.compile_memory_bytes,
+    })
+}
+
+/// Those that a tenant sets for each of its plugins.
+fn set_limits(limits: &PluginLimits) -> Value {
+    let (mut set, none) = (plugin_limits(limits), plugin_limits(&PluginLimits::NONE));
+    if let Some(set) = set.as_object_mut() {
+        set.retain(|key, value| none.get(key) != Some(value));
+    }
+    set
+}
+
 /// The budgets of a tenant.
 fn tenant(config: &TenantConfig) -> Value {
     json!({
@@ -75,6 +105,7 @@ fn tenant(config: &TenantConfig) -> Value {
         "cpu_share": config.cpu_share,
         "bytes_per_second": config.bytes_per_second,
         "egress_bytes_per_second": config.egress_bytes_per_second,
+        "limits": config.plugin_limits.as_ref().map(set_limits),
         "untrusted": config.is_untrusted,
     })
 }
@@ -350,27 +381,7 @@ fn plugin(config: &PluginConfig) -> Value {
     if !grants.lines().is_empty() {
         set(&mut value, "grants", grants::grants(grants));
     }
-    set(
-        &mut value,
-        "limits",
-        json!({
-            "memory": limits.memory_bytes,
-            "call_timeout": duration(limits.call_timeout),
-            "output_rows": limits.output_rows,
-            "output_bytes": limits.output_bytes,
-            "output_logical_bytes": limits.output_logical_bytes,
-            "rejections": limits.rejections,
-            "rejected_rows": limits.rejected_rows,
-            "state_bytes": limits.state_bytes,
-            "log_bytes_per_second": limits.log_bytes_per_second,
-            "host_calls": limits.host_calls,
-            "host_call_bytes": limits.host_call_bytes,
-            "instances": limits.instances,
-            "component_bytes": limits.component_bytes,
-            "compile_time": duration(limits.compile_time),
-            "compile_memory": limits.compile_memory_bytes,
-        }),
-    );
+    set(&mut value, "limits", plugin_limits(limits));
     set(&mut value, "on_reject", json!(reject(*on_reject)));
     let backoff = json!({"from": duration(on_trap.backoff_from), "to": duration(on_trap.backoff_to)});
     let mut trap = json!({"retries": on_trap.retries, "then": reject(on_trap.then), "bisect": on_trap.bisect});

@@ -71,7 +71,7 @@ pub(super) fn read(
     let config_places = ConfigPlaces::new(section.path_of("config"), section.place().clone(), own);
     let grants = grants::read(section.section("grants"), folder, tenant);
     let on_reject = section.get_or("on_reject", OnReject::DeadLetter, |text| choice(text, &REJECT_CHOICES));
-    let limits = limits(section.section("limits"));
+    let limits = limits(section.section("limits"), PluginLimits::default());
     let on_trap = on_trap(section.section("on_trap"));
     let place = section.place().clone();
     section.finish();
@@ -125,8 +125,7 @@ fn look_at(path: &Path) -> Result<(), String> {
 }
 
 /// What a plugin may use.
-fn limits(section: Section<'_>) -> PluginLimits {
-    let defaults = PluginLimits::default();
+pub(super) fn limits(section: Section<'_>, defaults: PluginLimits) -> PluginLimits {
     let output_bytes = section.get_or("output_bytes", defaults.output_bytes, size);
     let limits = PluginLimits {
         memory_bytes: section.get_or("memory", defaults.memory_bytes, size),
@@ -141,7 +140,7 @@ fn limits(section: Section<'_>) -> PluginLimits {
         log_bytes_per_second: section.get_or("log_bytes_per_second", defaults.log_bytes_per_second, size),
         host_calls: section.get_or("host_calls", defaults.host_calls, count),
         host_call_bytes: section.get_or("host_call_bytes", defaults.host_call_bytes, size),
-        instances: section.get_or("instances", defaults.instances, count_up_to(defaults.instances)),
+        instances: section.get_or("instances", defaults.instances, count_up_to(PluginLimits::default().instances)),
         component_bytes: section.get_or("component_bytes", defaults.component_bytes, size),
         compile_time: section.get_or("compile_time", defaults.compile_time, compile_time),
         compile_memory_bytes: section.get_or("compile_memory", defaults.compile_memory_bytes, compile_memory),

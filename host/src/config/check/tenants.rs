@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{MEMORY_BYTES_MIN, check_name};
+use super::{MEMORY_BYTES_MIN, check_name, plugin};
 use crate::config::{
-    CPU_SHARE_DEFAULT, CPU_SHARE_MAX, PipelineConfig, TenantConfig,
+    CPU_SHARE_DEFAULT, CPU_SHARE_MAX, PipelineConfig, PluginLimits, TenantConfig,
     fault::{Collector, Place, hint_or_stop},
     reader::Section,
     value::{boolean, count, size},
@@ -29,6 +29,7 @@ pub(in crate::config) fn read(top: &Section<'_>) -> Tenants {
 
 /// The budgets of one tenant.
 fn budgets(section: Section<'_>) -> TenantConfig {
+    let limits = section.section("limits");
     let budgets = TenantConfig {
         memory_bytes: section.get("memory", |text| match size(text)? {
             bytes if bytes < MEMORY_BYTES_MIN => Err(format!("{text} is too little; at least 32MiB")),
@@ -42,6 +43,7 @@ fn budgets(section: Section<'_>) -> TenantConfig {
         }),
         bytes_per_second: section.get("bytes_per_second", size),
         egress_bytes_per_second: section.get("egress_bytes_per_second", size),
+        plugin_limits: section.has("limits").then(|| plugin::limits(limits, PluginLimits::NONE)),
         is_untrusted: section.get_or("untrusted", false, boolean),
     };
     section.finish();
@@ -61,17 +63,18 @@ pub(in crate::config) fn merge(known: &mut Tenants, own: &Tenants, faults: &Coll
     }
 }
 
-/// Whether a pipeline is of a tenant that there is, and keeps to what is asked of that. `unread` is a file that is wrong and
+/// Whether a pipeline is of a tenant that there is, and keeps to what is asked of that; what its plugins have not asked for is lowered
+/// to what the tenant allows. `unread` is a file that is wrong and
 /// describes tenants: without its word a pipeline might run beyond its budget.
 pub(in crate::config) fn check(
     place: &Place,
-    pipeline: &PipelineConfig,
+    pipeline: &mut PipelineConfig,
     tenants: &Tenants,
     unread: Option<&str>,
     faults: &Collector,
 ) {
-    let PipelineConfig { tenant, plugins, .. } = pipeline;
-    if let (None, Some(file)) = (tenants.get(tenant), unread) {
+    let tenant = Arc::clone(&pipeline.tenant);
+    if let (None, Some(file)) = (tenants.get(&tenant), unread) {
         faults.add(place, "tenant", format!("{tenant} may be described in {file}, which is wrong: mend that first"));
         return;
     }
@@ -79,8 +82,8 @@ pub(in crate::config) fn check(
     if tenants.is_empty() {
         return;
     }
-    let Some((described, budgets)) = tenants.get(tenant) else {
-        let hint = hint_or_stop(tenant, tenants.keys().map(|name| &**name));
+    let Some((described, budgets)) = tenants.get(&tenant) else {
+        let hint = hint_or_stop(&tenant, tenants.keys().map(|name| &**name));
         faults.add(
             place,
             "tenant",
@@ -88,10 +91,19 @@ pub(in crate::config) fn check(
         );
         return;
     };
+    if let Some(most) = &budgets.plugin_limits {
+        for plugin in &mut pipeline.plugins {
+            let plugin = Arc::make_mut(plugin);
+            for (key, own, allowed) in plugin.limits.keep_within(most) {
+                let message = format!("{own} is more than {tenant} may have ({described}: limits.{key}): {allowed}");
+                faults.add(place, &format!("plugins: {}: limits.{key}", plugin.name), message);
+            }
+        }
+    }
     if !budgets.is_untrusted {
         return;
     }
-    for plugin in plugins.iter().filter(|plugin| !plugin.is_pinned()) {
+    for plugin in pipeline.plugins.iter().filter(|plugin| !plugin.is_pinned()) {
         let digest = match &plugin.download {
             None => format!("the digest of its file, as `sha256sum {}` prints it", plugin.path.display()),
             Some(download) => format!("the digest of what {} gives, or of an oci:// artifact", download.location),

@@ -369,7 +369,7 @@ mod tests {
         assert!(first.words.starts_with("takes more than 100ms to compile"), "{}", first.words);
         assert!(second.words.starts_with(&first.words) && second.limit == first.limit, "{}", second.words);
         assert!(
-            second.words.contains("not tried again before a restart, unless its limits change"),
+            second.words.contains("it is not tried again for 10 min, unless its limits change"),
             "{}",
             second.words
         );

@@ -1,7 +1,9 @@
 //! Budgets of tenants, and files of which some are wrong.
 
+use std::time::Duration;
+
 use super::*;
-use crate::config::TenantConfig;
+use crate::config::{PluginLimits, TenantConfig};
 
 /// Writes files into a folder.
 fn folder_of(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -30,7 +32,7 @@ fn load_folder(files: &[(&str, &str)]) -> Result<(Vec<String>, Vec<String>), Str
 #[test]
 fn budgets_are_read_printed_and_read_again() {
     let budgets = "memory: 1GiB, open_files: 100, plugin_instances: 8, cpu_share: 200, bytes_per_second: 50MB, \
-                   egress_bytes_per_second: 1MB, untrusted: true";
+                   egress_bytes_per_second: 1MB, limits: {memory: 64MiB, call_timeout: 1s}, untrusted: true";
     let text = format!("tenant: shop\n{RIGHT}tenants:\n  shop: {{{budgets}}}\n  guests: {{}}\n");
     let config = load_text(&text, &[], &[]).unwrap();
     let expected = TenantConfig {
@@ -40,6 +42,11 @@ fn budgets_are_read_printed_and_read_again() {
         cpu_share: Some(200),
         bytes_per_second: Some(50_000_000),
         egress_bytes_per_second: Some(1_000_000),
+        plugin_limits: Some(PluginLimits {
+            memory_bytes: 64 << 20,
+            call_timeout: Duration::from_secs(1),
+            ..PluginLimits::NONE
+        }),
         is_untrusted: true,
     };
     assert_eq!((config.tenants["shop"], config.tenants["guests"]), (expected, TenantConfig::default()));
@@ -49,10 +56,32 @@ fn budgets_are_read_printed_and_read_again() {
     assert_eq!(
         faults(&format!("tenant: shop\n{RIGHT}tenants:\n  shop: {wrong}\n")),
         "orders.yaml:5: tenants.shop.colour: unknown key; known here: bytes_per_second, \
-         cpu_share, egress_bytes_per_second, memory, open_files, plugin_instances, untrusted\n\
+         cpu_share, egress_bytes_per_second, limits, memory, open_files, plugin_instances, untrusted\n\
          orders.yaml:5: tenants.shop.cpu_share: 10001 is too much; 1 to 10000, 100 for who says nothing\n\
          orders.yaml:5: tenants.shop.memory: 1MiB is too little; at least 32MiB\n\
          orders.yaml:5: tenants.shop.open_files: must be more than 0"
+    );
+}
+
+#[test]
+fn plugins_of_a_tenant_have_what_it_allows_and_asking_for_more_is_told() {
+    let text = |limits: &str| {
+        format!(
+            "tenant: shop\n{RIGHT}tenants: {{shop: {{limits: {{memory: 64MiB, call_timeout: 1s}}}}}}\n\
+             plugins: [{{path: p.wasm, limits: {{{limits}}}}}]\n"
+        )
+    };
+    let config = load_text(&text("call_timeout: 500ms"), &[], &[]).unwrap();
+    let limits = config.pipelines[0].plugins[0].limits;
+    let default = PluginLimits::default();
+    assert_eq!((limits.memory_bytes, limits.call_timeout), (64 << 20, Duration::from_millis(500)));
+    assert_eq!((limits.output_rows, limits.instances), (default.output_rows, default.instances));
+    let printed = config.to_yaml();
+    assert!(printed.contains("memory: 67108864") && printed.contains("500ms"), "{printed}");
+    assert_eq!(
+        faults(&text("memory: 1GiB, call_timeout: 2m")),
+        "orders.yaml:1: plugins: p: limits.call_timeout: 120s is more than shop may have (orders.yaml:4: limits.call_timeout): 1s\n\
+         orders.yaml:1: plugins: p: limits.memory: 1073741824 is more than shop may have (orders.yaml:4: limits.memory): 67108864"
     );
 }
 
