@@ -215,7 +215,10 @@ fn a_changed_pipeline_that_fails_before_its_first_commit_gives_way_to_what_ran_b
         let (lake, group) = (workspace.path().join("lake"), unique("group"));
         let right = yaml(&pipeline("fed", &fed.topic, &group, &lake)?);
         workspace.write("conf/fed.yaml", &right)?;
-        workspace.write("conf/all.yaml", format!("telemetry: {{log_format: text, listen: \"{address}\"}}\n"))?;
+        workspace.write(
+            "conf/all.yaml",
+            format!("tenants: {{default: {{}}}}\ntelemetry: {{log_format: text, listen: \"{address}\"}}\n"),
+        )?;
         let feed = Feed::start(kafka, &fed, 0, RATE)?;
         let mut process = workspace.start(&["run", "conf"])?;
         wait_for_page(&mut process, &address, "the pipeline", |page| page.contains("fed: running"))?;
