@@ -12,7 +12,10 @@ use fs_data_sink_tests::{
 };
 use serde_json::json;
 
-use crate::shared::{LONG, SHORT, scenario};
+use crate::{
+    reload::yaml,
+    shared::{LONG, SHORT, scenario},
+};
 
 /// Records of each pipeline.
 const RECORDS: u64 = 5_000;
@@ -26,11 +29,6 @@ fn pipeline(tenant: &str, name: &str, sink: String) -> Configuration {
     configuration.pipeline = "  commit_interval: 1s\n  lanes: 1\n  shutdown_timeout: 5s\n".into();
     configuration.telemetry.clear();
     configuration
-}
-
-/// YAML without an empty section.
-fn yaml(configuration: &Configuration) -> String {
-    configuration.yaml().replace("telemetry:\n", "")
 }
 
 /// The records.
