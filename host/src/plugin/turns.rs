@@ -269,19 +269,16 @@ impl Desk {
         mut call: Pin<&mut F>,
     ) -> Result<F::Output, Overdue> {
         let mut timer: Pin<&mut Option<Sleep>> = pin!(None);
-        let mut ticket =
-            Ticket { turns: self.turns.clone(), name: Arc::clone(self.tenant.name()), number: 0, since: None };
-        let (tenant, computed) = (&self.tenant, &mut self.computed);
+        let Self { turns, tenant, computed } = self;
+        let mut ticket = Ticket { turns, tenant, computed, number: 0, since: None };
         poll_fn(|context| {
-            let Some(turn) = ticket.take(context.waker()) else { return Poll::Pending };
-            if let Some(waited) = turn.waited {
+            let Some(held) = ticket.take(context.waker()) else { return Poll::Pending };
+            if let Some(waited) = held.waited {
                 tenant.waited_for_turn(waited);
                 clock.put_off(waited);
             }
             let polled = call.as_mut().poll(context);
-            let took = turn.end(tenant);
-            tenant.computed(took);
-            *computed += took;
+            drop(held);
             if let Poll::Ready(answer) = polled {
                 return Poll::Ready(Ok(answer));
             }
@@ -309,18 +306,20 @@ impl Desk {
 }
 
 /// A call's place in the line.
-struct Ticket {
+struct Ticket<'a> {
     /// Those of the process.
-    turns: Turns,
-    /// Its tenant's name.
-    name: Arc<str>,
+    turns: &'a Turns,
+    /// Who pays.
+    tenant: &'a Tenant,
+    /// How long the calls of the desk computed.
+    computed: &'a mut Duration,
     /// Its number; 0 before it waited.
     number: u64,
     /// Since when it waits, in the line or to be polled.
     since: Option<Instant>,
 }
 
-impl Ticket {
+impl Ticket<'_> {
     /// A turn, or a place in the line.
     fn take(&mut self, waker: &Waker) -> Option<Held<'_>> {
         let mut state = self.turns.state();
@@ -328,7 +327,7 @@ impl Ticket {
             state.tickets += 1;
             self.number = state.tickets;
         }
-        let turn = state.take(&self.name, self.number, waker);
+        let turn = state.take(self.tenant.name(), self.number, waker);
         drop(state);
         let began = Instant::now();
         let Some(turn) = turn else {
@@ -336,11 +335,11 @@ impl Ticket {
             return None;
         };
         let waited = self.since.take().map(|since| began.duration_since(since));
-        Some(Held { turns: &self.turns, name: &self.name, turn, began, waited, share: CPU_SHARE_DEFAULT })
+        Some(Held { turns: self.turns, tenant: self.tenant, turn, began, waited, computed: self.computed })
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if self.since.is_none() {
             return;
@@ -353,35 +352,29 @@ impl Drop for Ticket {
     }
 }
 
-/// A turn that somebody has; given back when it is dropped, also by a panic.
+/// A turn that somebody has; paid for and given back when it is dropped, also by a panic.
 struct Held<'a> {
     /// Those of the process.
     turns: &'a Turns,
-    /// Whose it is.
-    name: &'a Arc<str>,
+    /// Who pays.
+    tenant: &'a Tenant,
     /// Which.
     turn: Turn,
     /// Since when.
     began: Instant,
     /// How long the call waited for it.
     waited: Option<Duration>,
-    /// The tenant's share.
-    share: u32,
-}
-
-impl Held<'_> {
-    /// The poll has ended; how long it took.
-    fn end(mut self, tenant: &Tenant) -> Duration {
-        self.share = tenant.cpu_share();
-        self.began.elapsed()
-    }
+    /// How long the calls of the desk computed.
+    computed: &'a mut Duration,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         let took = self.began.elapsed();
+        self.tenant.computed(took);
+        *self.computed += took;
         let mut state = self.turns.state();
-        state.give(self.name, self.turn, took, self.share);
+        state.give(self.tenant.name(), self.turn, took, self.tenant.cpu_share());
         let woken = state.call_up();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
