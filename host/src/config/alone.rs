@@ -31,6 +31,7 @@ impl PluginConfig {
             config_places: ConfigPlaces::new(String::new(), Place::other("--config"), node.as_ref()),
             grants: Grants::default(),
             limits: PluginLimits::default(),
+            limits_written: Vec::new(),
             on_reject: OnReject::DeadLetter,
             on_trap: OnTrap::default(),
         };

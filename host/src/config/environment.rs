@@ -117,8 +117,9 @@ fn describe(error: &dotenvy::Error) -> String {
     }
 }
 
-/// Puts environment and flags over one file. In a file of several pipelines they count for each of them.
-pub(super) fn apply(node: &mut Node, inputs: &Inputs, faults: &Collector) {
+/// Puts environment and flags over one file. In a file of several pipelines they count for each of them. `is_of_process` is whether it
+/// may be about the process alone.
+pub(super) fn apply(node: &mut Node, is_of_process: bool, inputs: &Inputs, faults: &Collector) {
     let of_file = |key: &str| {
         let begins = ["telemetry.", "pipelines.", "tenants."].iter().any(|section| key.starts_with(section));
         begins || key == "telemetry"
@@ -134,7 +135,7 @@ pub(super) fn apply(node: &mut Node, inputs: &Inputs, faults: &Collector) {
         return;
     }
     // A file about tenants has no source for a variable to say something of.
-    let is_pipeline = ["source", "sink"].iter().any(|key| node.get(key).is_some()) || node.get("tenants").is_none();
+    let is_pipeline = !is_of_process || ["source", "sink"].iter().any(|key| node.get(key).is_some());
     apply_matching(node, inputs, faults, |key| is_pipeline || of_file(key));
 }
 

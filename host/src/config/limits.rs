@@ -68,73 +68,75 @@ impl Default for PluginLimits {
     }
 }
 
+/// One limit, by what it counts.
+pub(super) enum Limit<'a> {
+    /// Things.
+    Count(&'a mut usize),
+    /// Bytes.
+    Bytes(&'a mut usize),
+    /// Wall clock.
+    Time(&'a mut Duration),
+}
+
 impl PluginLimits {
     /// No limits at all, for a tenant that sets some of them.
-    pub(super) const NONE: Self = Self {
-        memory_bytes: usize::MAX,
-        call_timeout: Duration::MAX,
-        output_rows: usize::MAX,
-        output_bytes: usize::MAX,
-        output_logical_bytes: usize::MAX,
-        rejections: usize::MAX,
-        rejected_rows: usize::MAX,
-        state_bytes: usize::MAX,
-        log_bytes_per_second: usize::MAX,
-        host_calls: usize::MAX,
-        host_call_bytes: usize::MAX,
-        instances: usize::MAX,
-        component_bytes: usize::MAX,
-        compile_time: Duration::MAX,
-        compile_memory_bytes: usize::MAX,
-    };
+    pub(super) fn none() -> Self {
+        let mut none = Self::default();
+        for (_, limit) in none.table() {
+            match limit {
+                Limit::Count(most) | Limit::Bytes(most) => *most = usize::MAX,
+                Limit::Time(most) => *most = Duration::MAX,
+            }
+        }
+        none
+    }
 
-    /// Lowers what nobody asked for to what a tenant allows. What was asked for and is not allowed: the key, what was asked for, and
-    /// what is allowed.
-    pub(super) fn keep_within(&mut self, most: &Self) -> Vec<(&'static str, String, String)> {
-        let default = Self::default();
+    /// Each of them, by its key in the configuration.
+    pub(super) fn table(&mut self) -> [(&'static str, Limit<'_>); 15] {
         [
-            ("memory", keep(&mut self.memory_bytes, default.memory_bytes, most.memory_bytes)),
-            ("call_timeout", keep(&mut self.call_timeout, default.call_timeout, most.call_timeout)),
-            ("output_rows", keep(&mut self.output_rows, default.output_rows, most.output_rows)),
-            ("output_bytes", keep(&mut self.output_bytes, default.output_bytes, most.output_bytes)),
-            (
-                "output_logical_bytes",
-                keep(&mut self.output_logical_bytes, default.output_logical_bytes, most.output_logical_bytes),
-            ),
-            ("rejections", keep(&mut self.rejections, default.rejections, most.rejections)),
-            ("rejected_rows", keep(&mut self.rejected_rows, default.rejected_rows, most.rejected_rows)),
-            ("state_bytes", keep(&mut self.state_bytes, default.state_bytes, most.state_bytes)),
-            (
-                "log_bytes_per_second",
-                keep(&mut self.log_bytes_per_second, default.log_bytes_per_second, most.log_bytes_per_second),
-            ),
-            ("host_calls", keep(&mut self.host_calls, default.host_calls, most.host_calls)),
-            ("host_call_bytes", keep(&mut self.host_call_bytes, default.host_call_bytes, most.host_call_bytes)),
-            ("instances", keep(&mut self.instances, default.instances, most.instances)),
-            ("component_bytes", keep(&mut self.component_bytes, default.component_bytes, most.component_bytes)),
-            ("compile_time", keep(&mut self.compile_time, default.compile_time, most.compile_time)),
-            (
-                "compile_memory",
-                keep(&mut self.compile_memory_bytes, default.compile_memory_bytes, most.compile_memory_bytes),
-            ),
+            ("memory", Limit::Bytes(&mut self.memory_bytes)),
+            ("call_timeout", Limit::Time(&mut self.call_timeout)),
+            ("output_rows", Limit::Count(&mut self.output_rows)),
+            ("output_bytes", Limit::Bytes(&mut self.output_bytes)),
+            ("output_logical_bytes", Limit::Bytes(&mut self.output_logical_bytes)),
+            ("rejections", Limit::Count(&mut self.rejections)),
+            ("rejected_rows", Limit::Count(&mut self.rejected_rows)),
+            ("state_bytes", Limit::Bytes(&mut self.state_bytes)),
+            ("log_bytes_per_second", Limit::Bytes(&mut self.log_bytes_per_second)),
+            ("host_calls", Limit::Count(&mut self.host_calls)),
+            ("host_call_bytes", Limit::Bytes(&mut self.host_call_bytes)),
+            ("instances", Limit::Count(&mut self.instances)),
+            ("component_bytes", Limit::Bytes(&mut self.component_bytes)),
+            ("compile_time", Limit::Time(&mut self.compile_time)),
+            ("compile_memory", Limit::Bytes(&mut self.compile_memory_bytes)),
         ]
-        .into_iter()
-        .filter_map(|(key, refused)| refused.map(|(own, most)| (key, own, most)))
-        .collect()
+    }
+
+    /// Lowers what nobody asked for, which is what is not among the keys `asked`, to what a tenant allows. What was asked for and is
+    /// not allowed: the key, what was asked for, and what is allowed.
+    pub(super) fn keep_within(&mut self, asked: &[&str], mut most: Self) -> Vec<(&'static str, String, String)> {
+        let both = self.table().into_iter().zip(most.table());
+        let refused = both.filter_map(|((key, own), (_, most))| {
+            let (own, most) = match (own, most) {
+                (Limit::Time(own), Limit::Time(most)) => keep(own, *most, asked.contains(&key)),
+                (Limit::Count(own) | Limit::Bytes(own), Limit::Count(most) | Limit::Bytes(most)) => {
+                    keep(own, *most, asked.contains(&key))
+                }
+                (Limit::Time(_), _) | (_, Limit::Time(_)) => None,
+            }?;
+            Some((key, own, most))
+        });
+        refused.collect()
     }
 }
 
-/// One of them: what was asked for and what is allowed, where that is less. A default that is written down is not told from one that
-/// is not.
-fn keep<T: Copy + Debug + Ord>(own: &mut T, default: T, most: T) -> Option<(String, String)> {
-    if *own <= most {
-        return None;
+/// One of them: what was asked for and what is allowed, where that is less.
+fn keep<T: Copy + Debug + Ord>(own: &mut T, most: T, is_asked: bool) -> Option<(String, String)> {
+    if is_asked && *own > most {
+        return Some((format!("{own:?}"), format!("{most:?}")));
     }
-    if *own == default {
-        *own = most;
-        return None;
-    }
-    Some((format!("{own:?}"), format!("{most:?}")))
+    *own = most.min(*own);
+    None
 }
 
 #[cfg(test)]
@@ -147,40 +149,29 @@ mod tests {
             memory_bytes: 64 << 20,
             call_timeout: Duration::from_secs(1),
             output_rows: 2_000_000,
-            ..PluginLimits::NONE
+            ..PluginLimits::none()
         };
         let mut limits = PluginLimits { call_timeout: Duration::from_secs(5), ..PluginLimits::default() };
-        assert_eq!(limits.keep_within(&most), [("call_timeout", "5s".to_owned(), "1s".to_owned())]);
+        assert_eq!(limits.keep_within(&["call_timeout"], most), [("call_timeout", "5s".to_owned(), "1s".to_owned())]);
         assert_eq!((limits.memory_bytes, limits.output_rows), (64 << 20, 1_000_000));
+        // A default that is written out is asked for.
         let mut limits = PluginLimits::default();
-        assert!(limits.keep_within(&PluginLimits::NONE).is_empty());
+        let told = limits.keep_within(&["memory", "output_rows"], most);
+        assert_eq!(told, [("memory", "268435456".to_owned(), "67108864".to_owned())]);
+        let mut limits = PluginLimits::default();
+        let keys = limits.table().map(|(key, _)| key);
+        assert!(limits.keep_within(&keys, PluginLimits::none()).is_empty());
         assert_eq!(limits, PluginLimits::default());
-        assert!(limits.keep_within(&most).is_empty());
-        let lowered =
-            PluginLimits { memory_bytes: 64 << 20, call_timeout: Duration::from_secs(1), ..PluginLimits::default() };
-        assert_eq!(limits, lowered);
+        assert!(limits.keep_within(&keys, PluginLimits::default()).is_empty());
         // Each of them.
-        let least = Duration::from_nanos(1);
-        let nothing = PluginLimits {
-            memory_bytes: 0,
-            call_timeout: least,
-            output_rows: 0,
-            output_bytes: 0,
-            output_logical_bytes: 0,
-            rejections: 0,
-            rejected_rows: 0,
-            state_bytes: 0,
-            log_bytes_per_second: 0,
-            host_calls: 0,
-            host_call_bytes: 0,
-            instances: 0,
-            component_bytes: 0,
-            compile_time: least,
-            compile_memory_bytes: 0,
-        };
-        assert_eq!({ PluginLimits::NONE }.keep_within(&nothing).len(), 15);
-        assert!(limits.keep_within(&PluginLimits::default()).is_empty());
-        let mut limits = PluginLimits::default();
-        assert!(limits.keep_within(&nothing).is_empty() && limits == nothing);
+        let mut nothing = PluginLimits::default();
+        for (_, limit) in nothing.table() {
+            match limit {
+                Limit::Count(most) | Limit::Bytes(most) => *most = 0,
+                Limit::Time(most) => *most = Duration::ZERO,
+            }
+        }
+        assert_eq!(limits.keep_within(&keys, nothing).iter().map(|(key, ..)| *key).collect::<Vec<_>>(), keys);
+        assert!(limits.keep_within(&[], nothing).is_empty() && limits == nothing);
     }
 }

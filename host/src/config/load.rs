@@ -126,7 +126,7 @@ struct Checked {
     name: Arc<str>,
     /// What is wrong with it.
     faults: Collector,
-    /// Whether it has no pipelines, but tenants.
+    /// Whether it has no pipelines, but a word on the process.
     is_for_all: bool,
     /// Whether it says something of tenants, as far as that can be seen.
     has_tenants: bool,
@@ -141,17 +141,17 @@ struct Checked {
 impl Checked {
     /// Checks a file.
     fn new(document: Document, inputs: &Inputs) -> Self {
-        let Document { file, name, folder, node, faults, has_tenants } = document;
+        let Document { file, name, folder, node, faults, has_tenants, is_of_process } = document;
         let is_read = node.is_some();
         let mut node = node.unwrap_or_else(|| Node::empty(Place::other(Arc::clone(&file))));
         if is_read {
-            environment::apply(&mut node, inputs, &faults);
+            environment::apply(&mut node, is_of_process, inputs, &faults);
         }
         let top = Section::top(&node, &faults);
         let telemetry = check::telemetry(top.section("telemetry"));
         let tenants = check::tenants(&top);
-        let is_for_all = has_tenants && !PIPELINE_KEYS.iter().chain(&["pipelines"]).any(|key| top.has(key));
-        // What could not be read is told, and not what is missing for it; and a file may be about tenants alone.
+        let is_for_all = is_of_process && !PIPELINE_KEYS.iter().chain(&["pipelines"]).any(|key| top.has(key));
+        // What could not be read is told, and not what is missing for it; and a file may be about the process alone.
         let pipelines = if is_read && !is_for_all { document_pipelines(&name, &folder, &top) } else { Vec::new() };
         if is_read {
             top.finish();
@@ -225,12 +225,21 @@ struct Document {
     faults: Collector,
     /// Whether it says something of tenants, as far as that can be seen.
     has_tenants: bool,
+    /// Whether it may be about the process alone: tenants, or, beside other files, telemetry. A file on its own that has no source
+    /// lacks one, or has it from variables.
+    is_of_process: bool,
 }
 
 /// Every file.
 fn documents(inputs: &Inputs) -> Result<Vec<Document>, Faults> {
     if !inputs.paths.is_empty() {
-        return Ok(files(&inputs.paths).into_iter().map(|file| read(file, inputs)).collect());
+        let mut documents: Vec<_> = files(&inputs.paths).into_iter().map(|file| read(file, inputs)).collect();
+        if documents.len() > 1 {
+            for document in &mut documents {
+                document.is_of_process |= document.node.as_ref().is_some_and(|node| node.get("telemetry").is_some());
+            }
+        }
+        return Ok(documents);
     }
     let faults = Collector::default();
     let names_a_source = inputs.environment.get("SOURCE_TYPE").is_some_and(|kind| !kind.is_empty())
@@ -247,7 +256,7 @@ fn documents(inputs: &Inputs) -> Result<Vec<Document>, Faults> {
     let file: Arc<str> = "environment and flags".into();
     let node = Some(Node::empty(Place::other(Arc::clone(&file))));
     let name = "fs-data-sink".to_owned();
-    Ok(vec![Document { file, name, folder: PathBuf::new(), node, faults, has_tenants: false }])
+    Ok(vec![Document { file, name, folder: PathBuf::new(), node, faults, has_tenants: false, is_of_process: false }])
 }
 
 /// The files, and those in the folders; a folder that has none is wrong as a file would be.
@@ -304,7 +313,7 @@ fn read((path, trouble): (PathBuf, Option<String>), inputs: &Inputs) -> Document
     };
     let name = path.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    Document { file, name, folder, node, faults, has_tenants }
+    Document { file, name, folder, node, faults, has_tenants, is_of_process: has_tenants }
 }
 
 /// The text of a file that is not too large.

@@ -68,6 +68,7 @@ pub(crate) fn hostile(config: &Value) -> PluginConfig {
             output_bytes: 1 << 20,
             ..PluginLimits::default()
         },
+        limits_written: Vec::new(),
         on_reject: OnReject::DeadLetter,
         on_trap: OnTrap {
             retries: 1,

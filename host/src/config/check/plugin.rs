@@ -11,6 +11,7 @@ use super::{download, grants, signature};
 use crate::config::{
     ConfigPlaces, OnReject, OnTrap, PluginConfig, PluginLimits,
     fault::Place,
+    limits::Limit,
     node::Node,
     reader::Section,
     sha256,
@@ -71,7 +72,7 @@ pub(super) fn read(
     let config_places = ConfigPlaces::new(section.path_of("config"), section.place().clone(), own);
     let grants = grants::read(section.section("grants"), folder, tenant);
     let on_reject = section.get_or("on_reject", OnReject::DeadLetter, |text| choice(text, &REJECT_CHOICES));
-    let limits = limits(section.section("limits"), PluginLimits::default());
+    let (limits, limits_written) = limits(section.section("limits"), PluginLimits::default());
     let on_trap = on_trap(section.section("on_trap"));
     let place = section.place().clone();
     section.finish();
@@ -85,6 +86,7 @@ pub(super) fn read(
         config_places,
         grants,
         limits,
+        limits_written,
         on_reject,
         on_trap,
     };
@@ -124,29 +126,30 @@ fn look_at(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What a plugin may use.
-pub(super) fn limits(section: Section<'_>, defaults: PluginLimits) -> PluginLimits {
-    let output_bytes = section.get_or("output_bytes", defaults.output_bytes, size);
-    let limits = PluginLimits {
-        memory_bytes: section.get_or("memory", defaults.memory_bytes, size),
-        call_timeout: section.get_or("call_timeout", defaults.call_timeout, positive_duration),
-        output_rows: section.get_or("output_rows", defaults.output_rows, count),
-        output_bytes,
+/// What a plugin may use, where what is not written is as in `limits`; and the keys that are written.
+pub(super) fn limits(section: Section<'_>, mut limits: PluginLimits) -> (PluginLimits, Vec<&'static str>) {
+    let mut written = Vec::new();
+    for (key, limit) in limits.table() {
+        if section.has(key) {
+            written.push(key);
+        }
+        match (key, limit) {
+            ("instances", Limit::Count(to)) => {
+                *to = section.get_or(key, *to, count_up_to(PluginLimits::default().instances));
+            }
+            ("compile_memory", Limit::Bytes(to)) => *to = section.get_or(key, *to, compile_memory),
+            ("compile_time", Limit::Time(to)) => *to = section.get_or(key, *to, compile_time),
+            (_, Limit::Count(to)) => *to = section.get_or(key, *to, count),
+            (_, Limit::Bytes(to)) => *to = section.get_or(key, *to, size),
+            (_, Limit::Time(to)) => *to = section.get_or(key, *to, positive_duration),
+        }
+    }
+    if !written.contains(&"output_logical_bytes") {
         // Without dictionaries the two are the same.
-        output_logical_bytes: section.get_or("output_logical_bytes", output_bytes, size),
-        rejections: section.get_or("rejections", defaults.rejections, count),
-        rejected_rows: section.get_or("rejected_rows", defaults.rejected_rows, count),
-        state_bytes: section.get_or("state_bytes", defaults.state_bytes, size),
-        log_bytes_per_second: section.get_or("log_bytes_per_second", defaults.log_bytes_per_second, size),
-        host_calls: section.get_or("host_calls", defaults.host_calls, count),
-        host_call_bytes: section.get_or("host_call_bytes", defaults.host_call_bytes, size),
-        instances: section.get_or("instances", defaults.instances, count_up_to(PluginLimits::default().instances)),
-        component_bytes: section.get_or("component_bytes", defaults.component_bytes, size),
-        compile_time: section.get_or("compile_time", defaults.compile_time, compile_time),
-        compile_memory_bytes: section.get_or("compile_memory", defaults.compile_memory_bytes, compile_memory),
-    };
+        limits.output_logical_bytes = limits.output_bytes;
+    }
     section.finish();
-    limits
+    (limits, written)
 }
 
 /// What happens when a plugin traps or runs out of time.

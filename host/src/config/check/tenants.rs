@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{MEMORY_BYTES_MIN, check_name, plugin};
 use crate::config::{
-    CPU_SHARE_DEFAULT, CPU_SHARE_MAX, PipelineConfig, PluginLimits, TenantConfig,
+    CPU_SHARE_DEFAULT, CPU_SHARE_MAX, PipelineConfig, PluginConfig, PluginLimits, TenantConfig,
     fault::{Collector, Place, hint_or_stop},
     reader::Section,
     value::{boolean, count, size},
@@ -43,7 +43,7 @@ fn budgets(section: Section<'_>) -> TenantConfig {
         }),
         bytes_per_second: section.get("bytes_per_second", size),
         egress_bytes_per_second: section.get("egress_bytes_per_second", size),
-        plugin_limits: section.has("limits").then(|| plugin::limits(limits, PluginLimits::NONE)),
+        plugin_limits: section.has("limits").then(|| plugin::limits(limits, PluginLimits::none()).0),
         is_untrusted: section.get_or("untrusted", false, boolean),
     };
     section.finish();
@@ -64,8 +64,8 @@ pub(in crate::config) fn merge(known: &mut Tenants, own: &Tenants, faults: &Coll
 }
 
 /// Whether a pipeline is of a tenant that there is, and keeps to what is asked of that; what its plugins have not asked for is lowered
-/// to what the tenant allows. `unread` is a file that is wrong and
-/// describes tenants: without its word a pipeline might run beyond its budget.
+/// to what the tenant allows. `unread` is a file that is wrong and describes tenants: without its word a pipeline might run beyond its
+/// budget.
 pub(in crate::config) fn check(
     place: &Place,
     pipeline: &mut PipelineConfig,
@@ -73,6 +73,9 @@ pub(in crate::config) fn check(
     unread: Option<&str>,
     faults: &Collector,
 ) {
+    // Whether a limit was written matters here for the last time.
+    let take = |plugin: &mut Arc<PluginConfig>| std::mem::take(&mut Arc::make_mut(plugin).limits_written);
+    let written: Vec<_> = pipeline.plugins.iter_mut().map(take).collect();
     let tenant = Arc::clone(&pipeline.tenant);
     if let (None, Some(file)) = (tenants.get(&tenant), unread) {
         faults.add(place, "tenant", format!("{tenant} may be described in {file}, which is wrong: mend that first"));
@@ -92,9 +95,9 @@ pub(in crate::config) fn check(
         return;
     };
     if let Some(most) = &budgets.plugin_limits {
-        for plugin in &mut pipeline.plugins {
+        for (plugin, written) in pipeline.plugins.iter_mut().zip(&written) {
             let plugin = Arc::make_mut(plugin);
-            for (key, own, allowed) in plugin.limits.keep_within(most) {
+            for (key, own, allowed) in plugin.limits.keep_within(written, *most) {
                 let message = format!("{own} is more than {tenant} may have ({described}: limits.{key}): {allowed}");
                 faults.add(place, &format!("plugins: {}: limits.{key}", plugin.name), message);
             }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{MASK, duration, redis_connection, set};
+use super::{MASK, duration, set, source::redis_connection};
 use crate::config::{BucketGrant, BucketStore, Grants, HttpGrant, PrivateAddresses, Secret, TableBucket};
 
 /// All grants.

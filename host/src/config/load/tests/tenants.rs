@@ -45,7 +45,7 @@ fn budgets_are_read_printed_and_read_again() {
         plugin_limits: Some(PluginLimits {
             memory_bytes: 64 << 20,
             call_timeout: Duration::from_secs(1),
-            ..PluginLimits::NONE
+            ..PluginLimits::none()
         }),
         is_untrusted: true,
     };
@@ -82,6 +82,11 @@ fn plugins_of_a_tenant_have_what_it_allows_and_asking_for_more_is_told() {
         faults(&text("memory: 1GiB, call_timeout: 2m")),
         "orders.yaml:1: plugins: p: limits.call_timeout: 120s is more than shop may have (orders.yaml:4: limits.call_timeout): 1s\n\
          orders.yaml:1: plugins: p: limits.memory: 1073741824 is more than shop may have (orders.yaml:4: limits.memory): 67108864"
+    );
+    // The same as the default, but asked for.
+    assert_eq!(
+        faults(&text("memory: 256MiB")),
+        "orders.yaml:1: plugins: p: limits.memory: 268435456 is more than shop may have (orders.yaml:4: limits.memory): 67108864"
     );
 }
 
@@ -145,6 +150,21 @@ fn what_is_wrong_in_one_file_stops_its_own_pipelines_alone() {
         "{wrong:#?}"
     );
     assert!(wrong[4].contains("tenants: shop is described at tenants.yaml:1 already"), "{wrong:#?}");
+}
+
+#[test]
+fn a_file_about_telemetry_alone_is_for_the_whole_folder() {
+    let folder = folder_of(&[("a.yaml", RIGHT), ("process.yaml", "telemetry: {listen: none}\n")]);
+    // A variable that is for pipelines does not make one of it.
+    let environment = BTreeMap::from([("PIPELINE_FLUSH_INTERVAL_SECONDS".to_owned(), "5".to_owned())]);
+    let inputs = Inputs { paths: vec![folder.path().to_owned()], environment, ..Inputs::default() };
+    let Loaded { config, wrong, .. } = load_each(&inputs).unwrap();
+    assert!(wrong.is_empty() && config.telemetry.listen.is_none(), "{wrong:?}");
+    assert_eq!(config.pipelines.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["a"]);
+    // Alone it is a pipeline that lacks all that makes one.
+    let paths = vec![folder.path().join("process.yaml")];
+    let faults = load_each(&Inputs { paths, ..Inputs::default() }).unwrap_err().to_string();
+    assert!(faults.contains("source"), "{faults}");
 }
 
 #[test]
