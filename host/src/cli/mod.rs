@@ -18,6 +18,7 @@ mod dead_letter;
 mod demo;
 mod ledger;
 mod plugin;
+mod preparing;
 mod reading;
 mod run;
 mod schema;

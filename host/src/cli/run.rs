@@ -154,24 +154,24 @@ async fn run_pipelines(
     let signals = tokio::spawn(signals);
     let longest = loaded.config.pipelines.iter().map(|pipeline| pipeline.run.shutdown_timeout).max();
     note_patience(&patience, longest.unwrap_or_default());
-    supervisor.apply(loaded).await;
+    supervisor.apply(loaded);
     if let Some(reloader) = &mut reloader {
         reloader.watch_plugins(supervisor.plugin_files());
     }
     while !supervisor.is_idle() {
         tokio::select! {
-            () = supervisor.next_end() => {}
+            () = supervisor.next() => {}
             () = wanted(&mut reloader), if !stop.is_cancelled() => {
                 if let Some(reloader) = &mut reloader {
                     match reloader.load() {
-                        Ok(loaded) => supervisor.apply(loaded).await,
+                        Ok(loaded) => supervisor.apply(loaded),
                         Err(words) => supervisor.refuse(&words),
                     }
                     reloader.watch_plugins(supervisor.plugin_files());
-                    note_patience(&patience, supervisor.patience());
                 }
             }
         }
+        note_patience(&patience, supervisor.patience());
     }
     signals.abort();
     let code = supervisor.code();

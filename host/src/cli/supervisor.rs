@@ -8,18 +8,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BAD_CONFIGURATION, DONE, FAILED, tell,
-    watch::{Seen, look_at},
-    worse,
+    BAD_CONFIGURATION, DONE, FAILED,
+    preparing::{Answer, Plan, Preparing, look_at_plugins, plugin_files},
+    tell, worse,
 };
 use crate::{
     config::{PipelineConfig, fault::Faults, load::Loaded},
@@ -28,10 +28,6 @@ use crate::{
     telemetry::{PipelineState, Reloads},
 };
 
-/// Pipelines whose plugins are loaded at the same time: some, so that one that compiles for long does not hold up the others. Of
-/// each tenant at least one, so that it does not hold up another tenant's either.
-const PREPARED_AT_ONCE: usize = 4;
-
 /// A pipeline that was asked to drain and is not done so long after its `shutdown_timeout` is dropped.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
@@ -39,6 +35,8 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Supervisor {
     /// What every pipeline is given. Its `stop` asks all of them to drain.
     runtime: Runtime,
+    /// Those that are to run, or to run as they are wanted now.
+    preparing: Preparing,
     /// Those that run, by name.
     running: BTreeMap<Arc<str>, Running>,
     /// Those that do not any more, or never did.
@@ -49,19 +47,14 @@ pub(super) struct Supervisor {
     wrong: BTreeMap<Arc<str>, Faults>,
     /// Changes that were refused since the last reload, by pipeline.
     refused: BTreeMap<Arc<str>, String>,
+    /// The files of the plugins in the configuration.
+    plugin_files: Vec<PathBuf>,
+    /// What the reload comes to, until everything that it wanted is under way or refused.
+    outcome: Option<Outcome>,
+    /// Whether there was a configuration already.
+    has_begun: bool,
     /// What is counted.
     reloads: Reloads,
-}
-
-/// A pipeline that may run.
-#[derive(Clone)]
-struct Plan {
-    /// What it is.
-    prepared: Prepared,
-    /// The file that says so.
-    file: Arc<str>,
-    /// What the files of its plugins looked like before they were loaded.
-    seen: Vec<Seen>,
 }
 
 /// A pipeline that runs.
@@ -101,6 +94,8 @@ struct End {
 /// What a reload came to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
+    /// Reloads that it is of.
+    reloads: usize,
     /// New pipelines.
     started: usize,
     /// Pipelines that drain and begin anew.
@@ -115,19 +110,23 @@ impl Supervisor {
     /// Nothing runs yet.
     pub(super) fn new(runtime: Runtime) -> Self {
         Self {
+            preparing: Preparing::new(runtime.engine.clone(), runtime.tenants.clone()),
             runtime,
             running: BTreeMap::new(),
             ended: BTreeMap::new(),
             tasks: JoinSet::new(),
             wrong: BTreeMap::new(),
             refused: BTreeMap::new(),
+            plugin_files: Vec::new(),
+            outcome: None,
+            has_begun: false,
             reloads: Reloads::new(),
         }
     }
 
-    /// Whether nothing runs.
+    /// Whether nothing runs or is about to.
     pub(super) fn is_idle(&self) -> bool {
-        self.tasks.is_empty()
+        self.tasks.is_empty() && self.preparing.is_empty()
     }
 
     /// The longest time that a pipeline may take to drain.
@@ -135,14 +134,12 @@ impl Supervisor {
         self.running.values().map(|one| one.plan.prepared.config().run.shutdown_timeout).max().unwrap_or_default()
     }
 
-    /// The files of plugins, for whoever watches them.
-    pub(super) fn plugin_files(&self) -> Vec<std::path::PathBuf> {
-        let plans = self.running.values().map(Running::newest);
-        plans
-            .flatten()
-            .flat_map(|plan| plan.prepared.config().plugins.iter().flat_map(|plugin| plugin.files()))
-            .map(std::path::Path::to_owned)
-            .collect()
+    /// The files of plugins, for whoever watches them: those in the configuration, and those of pipelines that go on though their
+    /// file is wrong.
+    pub(super) fn plugin_files(&self) -> Vec<PathBuf> {
+        let running = self.running.values().filter_map(Running::newest);
+        let running = running.flat_map(|plan| plugin_files(plan.prepared.config()));
+        self.plugin_files.iter().cloned().chain(running).collect()
     }
 
     /// The exit code of everything so far.
@@ -151,10 +148,26 @@ impl Supervisor {
         self.ended.values().map(|end| end.code).fold(wrong, worse)
     }
 
-    /// Waits until a pipeline ends, and does what comes after it. Cancel-safe.
-    pub(super) async fn next_end(&mut self) {
-        if let Some(Ok((name, code))) = self.tasks.join_next().await {
-            self.ended(&name, code);
+    /// Waits until a pipeline is prepared or ends, and does what comes after it; after the word to stop nothing is started.
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self) {
+        let stop = self.runtime.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !self.preparing.is_empty() => {
+                self.preparing.forget_all_but(|_, _| false);
+                self.tell();
+            }
+            Some(ended) = self.tasks.join_next() => {
+                if let Ok((name, code)) = ended {
+                    self.ended(&name, code);
+                }
+            }
+            Some(answer) = self.preparing.next() => {
+                self.answered(answer);
+                self.tell();
+            }
+            else => {}
         }
     }
 
@@ -164,60 +177,51 @@ impl Supervisor {
         tracing::error!("the changed configuration is refused, and everything goes on as before: {words}");
     }
 
-    /// Makes what runs as the configuration says; returns when everything that is new is under way.
-    pub(super) async fn apply(&mut self, loaded: Loaded) {
+    /// Begins to make what runs as the configuration says; `next` does the rest.
+    pub(super) fn apply(&mut self, loaded: Loaded) {
         let Loaded { config, files, wrong } = loaded;
-        let is_first = self.running.is_empty() && self.ended.is_empty();
         self.runtime.tenants.set(&config.tenants);
         self.refused.clear();
         self.wrong = wrong;
-        let mut outcome = Outcome { refused: self.wrong.len(), ..Outcome::default() };
+        self.plugin_files = config.pipelines.iter().flat_map(plugin_files).collect();
+        // What the reload before has not come to yet is told with this one.
+        let mut outcome = self.outcome.take().unwrap_or_default();
+        outcome.reloads += usize::from(std::mem::replace(&mut self.has_begun, true));
+        outcome.refused += self.wrong.len();
         let wanted: BTreeSet<_> = config.pipelines.iter().map(|one| Arc::clone(&one.name)).collect();
-        outcome.removed = self.remove_all_but(|name| wanted.contains(name));
-        let mut changed = Vec::new();
+        let wrong = &self.wrong;
+        for name in self.preparing.forget_all_but(|name, file| wanted.contains(name) || wrong.contains_key(file)) {
+            if !self.running.contains_key(&name) {
+                self.runtime.health.remove(&name);
+            }
+        }
+        outcome.removed += self.remove_all_but(|name| wanted.contains(name));
         for pipeline in config.pipelines {
             let file = files.get(&pipeline.name).map_or_else(|| Arc::from("the configuration"), Arc::clone);
             match self.is_as_wanted(&pipeline, &file) {
-                Ok(true) => {}
-                Ok(false) => changed.push((pipeline, file)),
+                Ok(true) => self.preparing.forget(&pipeline.name),
+                Ok(false) => self.preparing.want(pipeline, file),
                 Err(words) => {
+                    self.preparing.forget(&pipeline.name);
                     outcome.refused += 1;
                     self.refuse_change(&pipeline.name, &file, &words);
                 }
             }
         }
-        let (engine, tenants) = (self.runtime.engine.clone(), self.runtime.tenants.clone());
-        let mut of_tenants: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (pipeline, file) in changed {
-            let (engine, tenants, seen) = (engine.clone(), tenants.clone(), look_at_plugins(&pipeline));
-            let (name, tenant) = (Arc::clone(&pipeline.name), Arc::clone(&pipeline.tenant));
-            let prepare = async move { (name, file, seen, pipeline::prepare(pipeline, &engine, &tenants).await) };
-            of_tenants.entry(tenant).or_default().push(prepare);
-        }
-        let at_once = (PREPARED_AT_ONCE / of_tenants.len().max(1)).max(1);
-        let of_tenants = of_tenants.into_values().map(|one| stream::iter(one).buffer_unordered(at_once).boxed());
-        let mut preparing = stream::select_all(of_tenants);
-        let stop = self.runtime.stop.clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                Some(ended) = self.tasks.join_next() => {
-                    if let Ok((name, code)) = ended {
-                        self.ended(&name, code);
-                    }
-                }
-                prepared = preparing.next() => match prepared {
-                    None => break,
-                    Some((name, file, seen, Ok(prepared))) => self.take(&name, Plan { prepared, file, seen }, &mut outcome),
-                    Some((name, file, _, Err(error))) => {
-                        outcome.refused += 1;
-                        self.cannot_run(&name, &file, &error);
-                    }
-                }
+        self.preparing.start();
+        self.outcome = Some(outcome);
+        self.tell();
+    }
+
+    /// A pipeline may run, or cannot.
+    fn answered(&mut self, Answer { name, file, plan }: Answer) {
+        match plan {
+            Ok(plan) => self.take(&name, plan),
+            Err(error) => {
+                self.outcome.get_or_insert_default().refused += 1;
+                self.cannot_run(&name, &file, &error);
             }
         }
-        self.tell(outcome, is_first);
     }
 
     /// Asks pipelines to drain and be gone that are not wanted any more; how many. Those of files that are wrong go on.
@@ -260,7 +264,8 @@ impl Supervisor {
     }
 
     /// Takes a pipeline that may run in the place of what ran under its name.
-    fn take(&mut self, name: &Arc<str>, plan: Plan, outcome: &mut Outcome) {
+    fn take(&mut self, name: &Arc<str>, plan: Plan) {
+        let outcome = self.outcome.get_or_insert_default();
         let Some(running) = self.running.get_mut(name) else {
             outcome.started += 1;
             self.ended.remove(name);
@@ -334,16 +339,19 @@ impl Supervisor {
         }
     }
 
-    /// Tells what a reload came to.
-    fn tell(&self, outcome: Outcome, is_first: bool) {
-        let Outcome { started, changed, removed, refused } = outcome;
+    /// Tells what a reload came to, once everything that it wanted is under way or refused.
+    fn tell(&mut self) {
         self.reloads.wrong_files(self.wrong.len());
         self.tell_health();
-        if is_first {
+        if !self.preparing.is_empty() {
+            return;
+        }
+        let Some(Outcome { reloads, started, changed, removed, refused }) = self.outcome.take() else { return };
+        if reloads == 0 {
             return;
         }
         self.reloads.refused(refused);
-        self.reloads.applied();
+        self.reloads.applied(reloads);
         let unchanged = self.running.len().saturating_sub(started + changed + removed);
         tracing::info!(started, changed, removed, refused, unchanged, "the configuration was read again");
     }
@@ -376,11 +384,6 @@ impl Running {
             Then::Gone => None,
         }
     }
-}
-
-/// What the files of the plugins of a pipeline look like now.
-fn look_at_plugins(config: &PipelineConfig) -> Vec<Seen> {
-    config.plugins.iter().flat_map(|plugin| plugin.files()).map(look_at).collect()
 }
 
 /// One pipeline; its name and exit code.

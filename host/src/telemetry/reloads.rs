@@ -26,9 +26,9 @@ impl Reloads {
         Self { reloads, wrong_files: meter.u64_gauge("fs_data_sink.configuration_wrong_files").build() }
     }
 
-    /// A configuration was taken.
-    pub fn applied(&self) {
-        self.reloads.add(1, &[KeyValue::new("outcome", "applied")]);
+    /// So many configurations were taken.
+    pub fn applied(&self, configurations: usize) {
+        self.reloads.add(configurations as u64, &[KeyValue::new("outcome", "applied")]);
     }
 
     /// So much of one was refused.

@@ -239,6 +239,98 @@ fn a_changed_pipeline_that_fails_before_its_first_commit_gives_way_to_what_ran_b
     })
 }
 
+/// A component that keeps a compiler busy: many values that all live across many loops.
+fn compile_bomb() -> Vec<u8> {
+    /// An unsigned number as WebAssembly writes it.
+    fn leb128(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let [low, ..] = number.to_le_bytes();
+            number >>= 7;
+            bytes.push(if number == 0 { low & 0x7f } else { low | 0x80 });
+            if number == 0 {
+                return bytes;
+            }
+        }
+    }
+    /// Bytes with their length before them.
+    fn sized(bytes: &[u8]) -> Vec<u8> {
+        [leb128(bytes.len()), bytes.to_vec()].concat()
+    }
+    let (values, loops) = (10_000, 3_000);
+    // (func (param i32) (local i64...) (loop local.get N; i64.const 1; i64.add; local.set N; local.get 0; br_if 0)...)
+    let mut body = [vec![1], leb128(values), vec![0x7e]].concat();
+    for number in 0..loops {
+        let local = leb128(1 + number % values);
+        body.extend([vec![0x03, 0x40, 0x20], local.clone(), vec![0x42, 1, 0x7c, 0x21], local].concat());
+        body.extend([0x20, 0, 0x0d, 0, 0x0b]);
+    }
+    for number in 1..=values {
+        body.extend([vec![0x20], leb128(number), vec![0x1a]].concat());
+    }
+    body.push(0x0b);
+    let section = |id: u8, content: Vec<u8>| [vec![id], sized(&content)].concat();
+    let module = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        section(1, vec![1, 0x60, 1, 0x7f, 0]),
+        section(3, vec![1, 0]),
+        section(10, [vec![1], sized(&body)].concat()),
+    ]
+    .concat();
+    [b"\0asm\x0d\0\x01\0".to_vec(), section(1, module)].concat()
+}
+
+/// Scenario: a reload brings a tenant whose plugin compiles for long, and one right after it another tenant's pipeline; then the first
+/// tenant's pipeline is taken out again.
+/// Guarantees: the other tenant's pipeline begins while that plugin still compiles; what is taken out is forgotten; every reload counts.
+#[test]
+fn a_plugin_that_compiles_for_long_holds_up_no_reload_of_another_tenant() -> anyhow::Result<()> {
+    scenario("reload-bomb", |workspace| {
+        let kafka = kafka()?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let (first, second) =
+            (filled_topic(kafka, "reload-first", 10, 2_000)?, filled_topic(kafka, "reload-second", 11, 2_000)?);
+        let of = |name: &str, tenant: &str, topic: &str| -> anyhow::Result<String> {
+            let text = yaml(&pipeline(name, topic, &unique("group"), &workspace.path().join(name))?);
+            Ok(format!("tenant: {tenant}\n{text}"))
+        };
+        workspace.write(
+            "conf/all.yaml",
+            format!("tenants: {{shop: {{}}, guests: {{}}}}\ntelemetry: {{log_format: text, listen: \"{address}\"}}\n"),
+        )?;
+        workspace.write("conf/first.yaml", of("first", "shop", &first.topic)?)?;
+        let mut process = workspace.start(&["run", "conf"])?;
+        wait_for_page(&mut process, &address, "the first", |page| page.contains("first: running"))?;
+
+        let bomb = workspace.write("bomb.wasm", compile_bomb())?;
+        let guest = of("guest", "guests", &first.topic)?;
+        let guest = guest.replace(&plugin("keep_values").display().to_string(), &bomb.display().to_string());
+        ensure!(guest.contains("bomb.wasm"), "the guest has another plugin: {guest}");
+        workspace.write("conf/guest.yaml", guest)?;
+        process.signal(Signal::Hangup)?;
+        process.wait_for_text("reading the configuration again", SHORT)?;
+        workspace.write("conf/second.yaml", of("second", "shop", &second.topic)?)?;
+        process.signal(Signal::Hangup)?;
+        // The guest is told of once it has failed.
+        wait_for_page(&mut process, &address, "the second before the guest", |page| {
+            page.contains("second: running") && !page.contains("guest")
+        })?;
+        ensure_gets_all(workspace, &workspace.path().join("second"), &second, 2_000)?;
+
+        fs::remove_file(workspace.path().join("conf/guest.yaml"))?;
+        process.signal(Signal::Hangup)?;
+        wait::until("three reloads", SHORT, || {
+            let (_, page) = http::get(&address, "/metrics")?;
+            let mut lines = page.lines().filter(|line| line.starts_with("fs_data_sink_reloads_total"));
+            Ok(Look::when(lines.any(|line| line.contains("applied") && line.ends_with(" 3")), page))
+        })?;
+        let (_, page) = http::get(&address, "/healthz")?;
+        ensure!(!page.contains("guest"), "{page}");
+        end(process, Signal::Terminate, SHORT)?.expect(0, &["asked to stop"])?;
+        ensure_exact(&workspace.path().join("first"), &first, 2_000, workspace)
+    })
+}
+
 /// The digest of a file, as `sha256sum` prints it.
 pub(crate) fn sha256(path: &Path) -> anyhow::Result<String> {
     let printed = Command::new("sha256sum").arg(path).output()?.stdout;
