@@ -1,7 +1,7 @@
 //! What was written, seen by others: DuckDB, pyarrow, and plain listings.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{BufRead as _, BufReader},
@@ -274,6 +274,14 @@ impl Observer {
 }
 
 impl Seen {
+    /// How many rows there are, where each differs from the others.
+    pub fn distinct_rows(&self) -> anyhow::Result<usize> {
+        let text = fs::read_to_string(&self.rows)?;
+        let different: BTreeSet<_> = text.lines().collect();
+        ensure!(different.len() == text.lines().count(), "a row is there twice");
+        Ok(different.len())
+    }
+
     /// Compares the rows with those that should be there, as multisets.
     pub fn compare(&self, expected: &Expected) -> anyhow::Result<Difference> {
         let mut counts = expected.counts.clone();
