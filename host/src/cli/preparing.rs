@@ -100,6 +100,11 @@ impl Preparing {
         self.wanted.is_empty()
     }
 
+    /// What is wanted.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &PipelineConfig> {
+        self.wanted.values().map(|wanted| &wanted.config)
+    }
+
     /// Wants a pipeline in the place of what was wanted under its name; if it is the same, that goes on. Whoever has wanted all
     /// calls `start`.
     pub(super) fn want(&mut self, config: PipelineConfig, file: Arc<str>) {

@@ -131,7 +131,8 @@ impl Supervisor {
 
     /// The longest time that a pipeline may take to drain.
     pub(super) fn patience(&self) -> Duration {
-        self.running.values().map(|one| one.plan.prepared.config().run.shutdown_timeout).max().unwrap_or_default()
+        let running = self.running.values().map(|one| one.plan.prepared.config());
+        running.chain(self.preparing.configs()).map(|one| one.run.shutdown_timeout).max().unwrap_or_default()
     }
 
     /// The files of plugins, for whoever watches them: those in the configuration, and those of pipelines that go on though their
