@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     io::IsTerminal as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -90,9 +90,7 @@ fn run(arguments: DemoArguments) -> Result<(), PipelineError> {
     let config = configuration(&servers, &output, &plugins)?;
     tell("3/3  Kafka -> keep-values -> parse-user-agent -> Parquet, partitioned by country");
     let runtimes = run::Runtimes::start()?;
-    let began = Instant::now();
-    let (summary, first) = runtimes.io.block_on(run_pipeline(config, runtimes.compute.handle().clone(), records))?;
-    let times = Times { joining: first.duration_since(began), reading: first.elapsed() };
+    let (summary, times) = runtimes.io.block_on(run_pipeline(config, runtimes.compute.handle().clone(), records))?;
     runtimes.compute.shutdown_background();
     runtimes.io.shutdown_background();
     drop(cluster);
@@ -189,21 +187,21 @@ telemetry: {{log_level: WARNING, log_format: text, listen: none}}
     Ok(config)
 }
 
-/// How long the demo took.
-#[derive(Clone, Copy)]
+/// How long the demo took, to a millisecond.
+#[derive(Clone, Copy, Debug, Default)]
 struct Times {
     /// Until the first record was read: plugins are loaded, and the consumer group waits for members.
     joining: Duration,
-    /// From then until everything was committed.
+    /// From then until the last commit: what comes after it is leaving the group.
     reading: Duration,
 }
 
-/// Runs the pipeline with a progress display; also when the first record was read.
+/// Runs the pipeline with a progress display, and takes its time.
 async fn run_pipeline(
     config: Config,
     compute: tokio::runtime::Handle,
     records: u64,
-) -> Result<(Summary, Instant), PipelineError> {
+) -> Result<(Summary, Times), PipelineError> {
     let telemetry = telemetry::start(&config.telemetry)?;
     let totals = Arc::new(Totals::default());
     let runtime = Runtime {
@@ -216,7 +214,8 @@ async fn run_pipeline(
         tenants: Tenants::default(),
         clients: HttpClients::default(),
     };
-    let first = tokio::spawn(first_record(Arc::clone(&totals)));
+    let times = Arc::new(Mutex::new(Times::default()));
+    let clock = tokio::spawn(take_times(Arc::clone(&totals), Arc::clone(&times)));
     let progress = tokio::spawn(show_progress(totals, records));
     let pipeline =
         config.pipelines.into_iter().next().ok_or_else(|| PipelineError::stop("the demo has no pipeline"))?;
@@ -228,17 +227,25 @@ async fn run_pipeline(
     // It is over either way.
     let _ = progress.await;
     telemetry.shutdown().await;
-    first.abort();
-    let first = first.await.unwrap_or_else(|_| Instant::now());
-    summary.map(|summary| (summary, first))
+    clock.abort();
+    let times = *times.lock().unwrap_or_else(PoisonError::into_inner);
+    summary.map(|summary| (summary, times))
 }
 
-/// When the first record was read, to a millisecond.
-async fn first_record(totals: Arc<Totals>) -> Instant {
-    while totals.records_read() == 0 {
+/// Looks every millisecond; until aborted.
+async fn take_times(totals: Arc<Totals>, times: Arc<Mutex<Times>>) {
+    let (began, mut files) = (Instant::now(), 0);
+    loop {
         tokio::time::sleep(Duration::from_millis(1)).await;
+        let seen = totals.summary();
+        let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.records_read == 0 {
+            times.joining = began.elapsed();
+        } else if seen.files != files {
+            files = seen.files;
+            times.reading = began.elapsed().saturating_sub(times.joining);
+        }
     }
-    Instant::now()
 }
 
 /// A bar on a terminal, a line every second elsewhere; until aborted.
@@ -274,7 +281,7 @@ fn table(summary: &Summary, times: Times, output: &Path) -> String {
         file_bytes,
     } = summary;
     let codes: Vec<_> = rejected_by_code.iter().map(|(code, count)| format!("{code} {count}")).collect();
-    let (joining, seconds) = (times.joining.as_secs_f64(), times.reading.as_secs_f64());
+    let (joining, seconds) = (times.joining.as_secs_f64(), times.reading.as_secs_f64().max(0.001));
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let (rate, megabytes, mib) =
         (*records_read as f64 / seconds, *bytes_read as f64 / 1e6 / seconds, *file_bytes as f64 / 1_048_576.0);
