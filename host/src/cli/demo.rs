@@ -150,7 +150,7 @@ fn produce(servers: &str, records: u64) -> Result<(), PipelineError> {
     producer.flush(Duration::from_secs(30)).map_err(failed)
 }
 
-/// The pipeline as a user would write it.
+/// The pipeline as a user would write it, with one lane: where a second member comes or goes, the embedded Kafka waits for 5 s.
 fn configuration(servers: &str, output: &Path, plugins: &Path) -> Result<Config, PipelineError> {
     let failed =
         |error: std::io::Error| PipelineError::stop("the demo's configuration cannot be written").because(error);
@@ -167,7 +167,7 @@ plugins:
   - {{name: keep-values, path: '{plugins}/keep_values.wasm', config: {{column: country, values: [DE, FR, NL, ES, SE]}}}}
   - {{name: parse-user-agent, path: '{plugins}/parse_user_agent.wasm', config: {{column: user_agent}}}}
 sink: {{type: local, base_path: '{lake}', partition_by: [country], compression: zstd}}
-pipeline: {{error_handling: ignore}}
+pipeline: {{error_handling: ignore, lanes: 1}}
 telemetry: {{log_level: WARNING, log_format: text, listen: none}}
 "
     );
