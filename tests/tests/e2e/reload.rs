@@ -50,6 +50,15 @@ pub(crate) fn wait_for_page(
     .with_context(|| process.log_tail())
 }
 
+/// Waits until three reloads are counted as applied.
+fn wait_for_three_reloads(address: &str) -> anyhow::Result<()> {
+    wait::until("three reloads", SHORT, || {
+        let (_, page) = http::get(address, "/metrics")?;
+        let mut lines = page.lines().filter(|line| line.starts_with("fs_data_sink_reloads_total"));
+        Ok(Look::when(lines.any(|line| line.contains("applied") && line.ends_with(" 3")), page))
+    })
+}
+
 /// The lines of a log that have some words.
 pub(crate) fn lines_with(process: &Process, words: &str) -> usize {
     process.log().lines().filter(|line| line.contains(words)).count()
@@ -113,11 +122,7 @@ fn pipelines_come_go_and_are_changed_and_faults_are_refused() -> anyhow::Result<
         ensure_gets_all(workspace, &folder("new"), &new, 2_000)?;
         // Nobody asked for anything.
         process.signal(Signal::Hangup)?;
-        wait::until("three reloads", SHORT, || {
-            let (_, page) = http::get(&address, "/metrics")?;
-            let mut lines = page.lines().filter(|line| line.starts_with("fs_data_sink_reloads_total"));
-            Ok(Look::when(lines.any(|line| line.contains("applied") && line.ends_with(" 3")), page))
-        })?;
+        wait_for_three_reloads(&address)?;
         ensure!(lines_with(&process, "begins anew") == 1, "more was changed than one pipeline");
 
         let count = feed.finish()?;
@@ -319,11 +324,7 @@ fn a_plugin_that_compiles_for_long_holds_up_no_reload_of_another_tenant() -> any
 
         fs::remove_file(workspace.path().join("conf/guest.yaml"))?;
         process.signal(Signal::Hangup)?;
-        wait::until("three reloads", SHORT, || {
-            let (_, page) = http::get(&address, "/metrics")?;
-            let mut lines = page.lines().filter(|line| line.starts_with("fs_data_sink_reloads_total"));
-            Ok(Look::when(lines.any(|line| line.contains("applied") && line.ends_with(" 3")), page))
-        })?;
+        wait_for_three_reloads(&address)?;
         let (_, page) = http::get(&address, "/healthz")?;
         ensure!(!page.contains("guest"), "{page}");
         end(process, Signal::Terminate, SHORT)?.expect(0, &["asked to stop"])?;
